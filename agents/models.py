@@ -1,0 +1,223 @@
+"""Agents, their versions, and the providers whose models answer for them.
+
+A version's state is never stored: it follows from `published_at` (written once) and the agent's `live_version`.
+    draft      published_at is null (at most one an agent)
+    live       the agent points to it
+    published  was live before; immutable, can be rolled back to
+Triggers in the migrations hold what a form could only hope: published versions and their fallbacks never change, only a
+published version can be live, and only on its own agent.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+
+SLUG_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+validate_slug = RegexValidator(SLUG_PATTERN, "Use 1 to 63 lower-case letters, digits and hyphens; start and end with a letter or digit.")
+validate_variable_name = RegexValidator(r"^[A-Z][A-Z0-9_]{0,99}$", "Use the name of an environment variable, such as OPENAI_API_KEY.")
+
+
+class Provider(models.Model):
+    """An OpenAI-compatible API: an address, a key, and how long to wait for it."""
+
+    slug = models.CharField("name", max_length=63, unique=True, validators=[validate_slug], help_text="A short name, such as openai or local-llama.")
+    base_url = models.URLField("address", max_length=500, help_text="Where the API lives, usually ending in /v1.")
+    key_variable = models.CharField(
+        "key from environment variable",
+        max_length=100,
+        blank=True,
+        default="",
+        validators=[validate_variable_name],
+        help_text="The environment variable that holds the key. Leave empty to store a key here instead, or for a server that needs none.",
+    )
+    encrypted_key = models.TextField(blank=True, default="", editable=False)
+    default_model = models.CharField(max_length=200, blank=True, default="", help_text="The model used by agents that name none.")
+    is_default = models.BooleanField("default provider", default=False, help_text="Agents that name no provider use this one.")
+    is_demo = models.BooleanField(default=False, editable=False, help_text="The built-in demo model; not for real answers.")
+    from_environment = models.BooleanField(
+        default=False, editable=False, help_text="Kept in step with OPENAI_API_KEY, OPENAI_BASE_URL and DEFAULT_CHAT_MODEL."
+    )
+    connect_timeout_s = models.FloatField("connect timeout (seconds)", default=5, validators=[MinValueValidator(0.1), MaxValueValidator(60)])
+    first_token_timeout_s = models.FloatField(
+        "first-token timeout (seconds)",
+        default=30,
+        validators=[MinValueValidator(0.1), MaxValueValidator(600)],
+        help_text="How long to wait for the first word of an answer.",
+    )
+    between_tokens_timeout_s = models.FloatField(
+        "between-token timeout (seconds)",
+        default=20,
+        validators=[MinValueValidator(0.1), MaxValueValidator(600)],
+        help_text="How long a stream may stay silent.",
+    )
+    total_timeout_s = models.FloatField(
+        "total timeout (seconds)",
+        default=120,
+        validators=[MinValueValidator(0.1), MaxValueValidator(900)],
+        help_text="How long one answer may take in all.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["slug"]
+        constraints = [
+            models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="one_default_provider"),
+            models.CheckConstraint(condition=Q(key_variable="") | Q(encrypted_key=""), name="provider_key_from_one_place"),
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Access(models.TextChoices):
+    PUBLIC = "public", "public: anyone may chat"
+    KEY = "key", "key only: callers need an API key"
+
+
+class Agent(models.Model):
+    """A chatbot: a stable name that callers use, and a pointer to the version that answers."""
+
+    slug = models.CharField(
+        "address name", max_length=63, unique=True, validators=[validate_slug], help_text="Callers use it: /api/chat/<this>. It cannot change later."
+    )
+    name = models.CharField(max_length=100, help_text="What people see.")
+    description = models.TextField(blank=True, default="", max_length=1000, help_text="One or two sentences for colleagues: what this agent is for.")
+    is_active = models.BooleanField("active", default=True, help_text="Switched off, the agent answers nobody; nothing is deleted.")
+    access = models.CharField("who may chat", max_length=6, choices=Access.choices, default=Access.PUBLIC)
+    live_version = models.ForeignKey(
+        "AgentVersion", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="+", help_text="The version that answers now."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["slug"]
+        constraints = [models.CheckConstraint(condition=Q(access__in=Access.values), name="agent_access_is_known")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class MemoryScope(models.TextChoices):
+    SESSION = "session", "this conversation"
+    USER = "user", "this person, in every conversation"
+
+
+class AgentVersion(models.Model):
+    """Everything that decides how an agent answers. Immutable once published."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="versions", editable=False)
+    number = models.PositiveIntegerField(editable=False)
+    system_prompt = models.TextField(
+        max_length=100_000, help_text="Who the agent is, what it knows and how it speaks. Sent before every conversation, word for word."
+    )
+    greeting = models.TextField(blank=True, default="", max_length=2000, help_text="What the chat page shows before the first message. Not sent to the model.")
+    provider = models.ForeignKey(
+        Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="versions", help_text="Who runs the model. Empty: the default provider."
+    )
+    model = models.CharField(max_length=200, blank=True, default="", help_text="The model's name, such as gpt-5-mini. Empty: the provider's default model.")
+    temperature = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.0), MaxValueValidator(2.0)],
+        help_text="0 is steady, 1 lively, 2 wild. Empty: the model's own default.",
+    )
+    top_p = models.FloatField(
+        "top-p",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.01), MaxValueValidator(1.0)],
+        help_text="An alternative to temperature: keep only the likeliest words that together reach this share. Empty: the model's default.",
+    )
+    max_output_tokens = models.PositiveIntegerField(
+        "longest answer (tokens)",
+        default=1024,
+        validators=[MinValueValidator(1), MaxValueValidator(200_000)],
+        help_text="An answer is cut here. 100 tokens are about 75 English words.",
+    )
+    prompt_budget_tokens = models.PositiveIntegerField(
+        "prompt budget (tokens)",
+        default=4000,
+        validators=[MinValueValidator(100), MaxValueValidator(2_000_000)],
+        help_text="The most that is sent to the model for one answer: prompt, earlier turns and the new message. Older turns are left out first.",
+    )
+    memory_enabled = models.BooleanField(
+        "long-term memory", default=False, help_text="Remember what people said in earlier conversations. Takes effect once long-term memory is installed."
+    )
+    memory_scope = models.CharField("remember for", max_length=7, choices=MemoryScope.choices, default=MemoryScope.USER)
+    memory_limit = models.PositiveIntegerField(
+        "memories in an answer", default=5, validators=[MaxValueValidator(50)], help_text="How many memories an answer may draw on."
+    )
+    memory_budget_tokens = models.PositiveIntegerField(
+        "memory budget (tokens)", default=400, validators=[MaxValueValidator(100_000)], help_text="How much of the prompt budget memories may take."
+    )
+    reply_cache_s = models.PositiveIntegerField(
+        "reply cache (seconds)",
+        default=300,
+        validators=[MaxValueValidator(30 * 86_400)],
+        help_text="How long the same question may be answered from the cache. 0: never. Takes effect once the reply cache is installed.",
+    )
+    note = models.CharField(max_length=500, blank=True, default="", help_text="For colleagues: what changed and why.")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    published_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["agent", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["agent", "number"], name="version_number_once_per_agent"),
+            # What the composite foreign key (agent.id, agent.live_version_id) refers to.
+            models.UniqueConstraint(fields=["agent", "id"], name="version_belongs_to_agent"),
+            models.UniqueConstraint(fields=["agent"], condition=Q(published_at=None), name="one_draft_per_agent"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="version_numbers_start_at_1"),
+            models.CheckConstraint(condition=Q(temperature=None) | Q(temperature__range=(0, 2)), name="temperature_0_to_2"),
+            models.CheckConstraint(condition=Q(top_p=None) | (Q(top_p__gt=0) & Q(top_p__lte=1)), name="top_p_0_to_1"),
+            models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="max_output_tokens_positive"),
+            models.CheckConstraint(condition=Q(memory_scope__in=MemoryScope.values), name="memory_scope_is_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent.slug} v{self.number}"
+
+
+class VersionFallback(models.Model):
+    """A model that answers when those before it could not."""
+
+    version = models.ForeignKey(AgentVersion, on_delete=models.CASCADE, related_name="fallbacks")
+    position = models.PositiveSmallIntegerField(default=1, help_text="1 is tried first.")
+    provider = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: the default provider.")
+    model = models.CharField(max_length=200, blank=True, default="", help_text="Empty: the provider's default model.")
+
+    class Meta:
+        ordering = ["version", "position"]
+        constraints = [models.UniqueConstraint(fields=["version", "position"], name="fallback_position_once_per_version")]
+
+    def __str__(self) -> str:
+        return f"{self.position}. {self.model or 'default model'}"
+
+
+class Publication(models.Model):
+    """Who made which version live, and when. Append-only: publishing and rolling back each add a row."""
+
+    class Kind(models.TextChoices):
+        PUBLISH = "publish", "published"
+        ROLL_BACK = "roll_back", "rolled back"
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="publications")
+    version = models.ForeignKey(AgentVersion, on_delete=models.CASCADE, related_name="publications")
+    kind = models.CharField(max_length=9, choices=Kind.choices)
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} v{self.version.number}"

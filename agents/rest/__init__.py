@@ -1,0 +1,1 @@
+"""The HTTP API, as DRF views: thin rooms that turn requests into questions and events into answers."""

@@ -1,0 +1,1 @@
+"""The wiring: settings, URLs, the ASGI entry, and the embedded services of a fresh machine."""

@@ -1,0 +1,135 @@
+"""The API's way into Django: the same views and URL resolver as Django's own handler, without its per-request threads.
+
+Django's stock `ASGIHandler` hops to a thread for its request signals and for closing the response, and spools every body
+to a file object made for uploads. API requests need none of it (docs/adr/0002-async-path.md has the measurement). What
+the stock handler guarantees still holds, and `tests/chatbot_site/test_handler.py` asserts it: a client that leaves
+cancels its view, bodies are bounded, exceptions become responses, middleware runs in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from io import BytesIO
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.exception import convert_exception_to_response
+from django.http import HttpResponseBase, StreamingHttpResponse
+from django.urls import set_script_prefix
+from django.utils.module_loading import import_string
+
+from .problems import problem_response, translate
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+HEARTBEAT_S: Final = 15.0
+HEARTBEAT: Final = b": keep-alive\n\n"
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+class ApiHandler(ASGIHandler):
+    """Serves the routes under `settings.API_PREFIXES` with `settings.API_MIDDLEWARE`."""
+
+    def load_middleware(self, is_async: bool = True) -> None:
+        self._view_middleware: list[Any] = []
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        handler = convert_exception_to_response(self._get_response_async)
+        for path in reversed(settings.API_MIDDLEWARE):
+            handler = convert_exception_to_response(import_string(path)(handler))
+        self._middleware_chain = handler
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        try:
+            body = await _read_body(receive, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])
+        except ClientLeft:
+            return
+        except RequestDataTooBig as error:
+            await self._send(problem_response(translate(error), ""), send)
+            return
+        set_script_prefix(get_script_prefix(scope))
+        request, refusal = self.create_request(scope, body)
+        task = asyncio.current_task()
+        assert task is not None
+        watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
+        try:
+            response = refusal or await self._middleware_chain(request)
+            await self._send(response, send)
+            response.close()
+        except asyncio.CancelledError:
+            if not watcher.done():  # the server itself is stopping
+                raise
+        finally:
+            watcher.cancel()
+
+    async def _send(self, response: HttpResponseBase, send: Send) -> None:
+        headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if not isinstance(response, StreamingHttpResponse):
+            await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
+            return
+        async with aclosing(aiter(response)) as parts, _Heartbeat(send) as heartbeat:  # type: ignore[type-var]
+            async for part in parts:
+                await heartbeat.send(part)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Heartbeat:
+    """Sends a stream's parts, and an SSE comment whenever none was sent for `HEARTBEAT_S`: proxies close silent streams."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._idle = True
+        self._lock = asyncio.Lock()
+
+    async def send(self, part: bytes) -> None:
+        self._idle = False
+        async with self._lock:
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def _beat(self) -> None:
+        while True:
+            self._idle = True
+            await asyncio.sleep(HEARTBEAT_S)
+            if self._idle:
+                await self.send(HEARTBEAT)
+
+    async def __aenter__(self) -> _Heartbeat:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+
+async def _cancel_when_client_leaves(receive: Receive, task: asyncio.Task[Any]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes, bytes]]) -> BytesIO:
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise RequestDataTooBig
+    body = BytesIO()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        body.write(message.get("body", b""))
+        if body.tell() > limit:
+            raise RequestDataTooBig
+        if not message.get("more_body", False):
+            body.seek(0)
+            return body
+
+

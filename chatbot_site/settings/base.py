@@ -1,0 +1,219 @@
+"""What all environments share. Values that differ between installations come from `environment.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import dj_database_url
+from csp.constants import NONCE, NONE, SELF
+from django.urls import reverse_lazy
+
+from observability.logs import logging_settings
+
+from .environment import PROJECT_DIR, Environment
+
+DATA_UPLOAD_MAX_NUMBER_FIELDS: Final = 2000
+ROOT_URLCONF = "chatbot_site.urls"
+ASGI_APPLICATION = "chatbot_site.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+USE_TZ = True
+LANGUAGE_CODE = "en"
+USE_I18N = True
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "csp",
+    "observability",
+    "memory",
+    "agents",
+    "chatbot_site",
+]
+
+# Pages: the admin, the chat page, the API's documentation.
+MIDDLEWARE = [
+    "chatbot_site.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+# The API knows no cookies: its path runs these only, all of them async (docs/adr/0002-async-path.md).
+API_MIDDLEWARE = [
+    "chatbot_site.middleware.RequestIdMiddleware",
+    "chatbot_site.middleware.ApiSecurityMiddleware",
+]
+API_PREFIXES = ("/api/", "/health")
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [PROJECT_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+            ],
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = PROJECT_DIR / "staticfiles"
+STATICFILES_DIRS = [PROJECT_DIR / "templates" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_THROTTLE_CLASSES": [],
+    "DEFAULT_PARSER_CLASSES": ["agents.rest.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "chatbot_site.problems.answer_drf_exception",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Chat API",
+    "DESCRIPTION": "Talk to the agents of this server. Errors are problem documents (RFC 9457).",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api",
+}
+
+# The API and the chat page run under the strict policy; the admin's own is looser, because Alpine needs 'unsafe-eval'.
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF, NONCE],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    },
+}
+ADMIN_CONTENT_SECURITY_POLICY: dict[str, Any] = {
+    **CONTENT_SECURITY_POLICY["DIRECTIVES"],
+    "script-src": [SELF, NONCE, "'unsafe-eval'"],
+    "style-src": [SELF, "'unsafe-inline'"],
+}
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "chatbot_site.problems.answer_csrf_failure"
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Chatbots",
+    "SITE_HEADER": "Chatbots",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "forum",
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Chatbots",
+                "items": [
+                    {"title": "Agents", "icon": "smart_toy", "link": reverse_lazy("admin:agents_agent_changelist"), "permission": "agents.admin.may_view_agents"},
+                    {"title": "Providers", "icon": "dns", "link": reverse_lazy("admin:agents_provider_changelist"), "permission": "agents.admin.may_view_providers"},
+                ],
+            },
+        ],
+    },
+}
+
+
+def settings_from(environment: Environment) -> dict[str, Any]:
+    """Return the Django settings that `environment` decides."""
+    database = dj_database_url.parse(environment.database_url) if environment.database_url else {}
+    if database:
+        database["CONN_MAX_AGE"] = 0
+        database.setdefault("OPTIONS", {})
+        database["OPTIONS"] |= {
+            # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
+            "prepare_threshold": None,
+            "connect_timeout": 3,
+            "pool": {"min_size": 1, "max_size": environment.database_pool_size, "timeout": 3, "max_idle": 120, "reconnect_timeout": 10},
+        }
+    allowed_outbound = set(environment.outbound_allowed_hosts)
+    # Named by the operator, in the environment: the same trust as OUTBOUND_ALLOWED_HOSTS.
+    for url in filter(None, (environment.openai_base_url, environment.demo_model_url)):
+        allowed_outbound.add(urlsplit(url).netloc.rpartition("@")[2])
+    return {
+        "SECRET_KEY": environment.secret_key,
+        "SECRET_KEY_FALLBACKS": environment.secret_key_fallbacks,
+        "ALLOWED_HOSTS": environment.allowed_hosts,
+        "CSRF_TRUSTED_ORIGINS": environment.csrf_trusted_origins,
+        "DATABASES": {"default": database} if database else {},
+        "CACHES": {
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": environment.redis_url,
+                "KEY_PREFIX": "chatbot",
+                "OPTIONS": {
+                    "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+                    "SOCKET_CONNECT_TIMEOUT": 0.2,
+                    "SOCKET_TIMEOUT": 0.2,
+                    "IGNORE_EXCEPTIONS": True,
+                },
+            }
+        },
+        "REDIS_URL": environment.redis_url,
+        "TRUSTED_PROXIES": environment.trusted_proxies,
+        "OUTBOUND_ALLOWED_HOSTS": sorted(allowed_outbound),
+        "OPENAI_API_KEY": environment.openai_api_key,
+        "DEMO_MODEL_URL": environment.demo_model_url,
+        "OPENAI_BASE_URL": environment.openai_base_url,
+        "DEFAULT_CHAT_MODEL": environment.default_chat_model,
+        "CHAT_MAX_MESSAGE_CHARS": environment.chat_max_message_chars,
+        "CHAT_MAX_REPLY_CHARS": environment.chat_max_reply_chars,
+        "CHAT_MAX_CONCURRENT_TURNS": environment.chat_max_concurrent_turns,
+        "CHAT_HISTORY_TURNS": environment.chat_history_turns,
+        "MAX_BODY_BYTES": environment.max_body_bytes,
+        "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,
+        "DATA_DIR": environment.data_dir,
+        "TIKTOKEN_CACHE_DIR": Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"),
+        "ENVIRONMENT_NAME": environment.environment_name,
+        "LOGGING": logging_settings(level=environment.log_level, json=True),
+    }

@@ -1,0 +1,14 @@
+"""`make test`: real PostgreSQL and Redis, quick password hashing."""
+
+from . import base
+from .base import *  # noqa: F403 - Django settings are a flat module
+from .environment import read_environment
+
+ENVIRONMENT = read_environment(required=("database_url", "redis_url"))
+globals().update(base.settings_from(ENVIRONMENT))
+
+DEBUG = False
+SECRET_KEY = "only-for-tests-only-for-tests-only-for-tests-only-for-tests"  # noqa: S105 - guards nothing
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", "testserver"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SERVESTATIC_USE_FINDERS = True

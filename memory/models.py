@@ -1,0 +1,97 @@
+"""People, conversations and turns: the rows that hold what was said."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+
+
+class Subject(models.Model):
+    """The one identity row of a person: who they are to the owner of a key, or an anonymous session.
+
+    Everything that is kept about a person refers to this row's id, so that erasing it erases them.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    owner = models.CharField(max_length=100, help_text="Whose namespace the name lives in: a key's owner, an editor, or an anonymous address.")
+    name = models.CharField(max_length=200, help_text="The end user's id as the client gave it, or the session's.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "name"], name="subject_once_per_owner")]
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+class Conversation(models.Model):
+    """A session of one subject with one agent. `session_id` is unique per owner and agent."""
+
+    id = models.BigAutoField(primary_key=True)
+    subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="conversations")
+    owner = models.CharField(max_length=100)
+    agent = models.CharField(max_length=63, help_text="The agent's slug; a plain value, so that history outlives the agent.")
+    session_id = models.CharField(max_length=128)
+    last_seq = models.PositiveIntegerField(default=0, help_text="The newest turn's number, allocated under this row's lock.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_turn_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "agent", "session_id"], name="session_once_per_owner_and_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.agent}/{self.session_id}"
+
+
+class TurnState(models.TextChoices):
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    CANCELLED = "cancelled", "cancelled: the client left"
+    INTERRUPTED = "interrupted", "interrupted: broke midway"
+    FAILED = "failed", "failed: no text"
+
+
+class Turn(models.Model):
+    """One message and its reply. Stored before the model is called, finished once, then never changed."""
+
+    id = models.UUIDField(primary_key=True, editable=False, help_text="UUIDv7; the API's message_id.")
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
+    seq = models.PositiveIntegerField()
+    state = models.CharField(max_length=11, choices=TurnState.choices, default=TurnState.RUNNING)
+    agent = models.CharField(max_length=63)
+    version = models.PositiveIntegerField(help_text="The number of the agent's version that answered.")
+    message = models.TextField()
+    reply = models.TextField(default="", blank=True)
+    provider = models.CharField(max_length=63, default="", blank=True)
+    model = models.CharField(max_length=200, default="", blank=True)
+    finish_reason = models.CharField(max_length=40, default="", blank=True)
+    error_code = models.CharField(max_length=40, default="", blank=True)
+    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    usage_estimated = models.BooleanField(default=False, help_text="The upstream reported no usage; the counts are ours.")
+    metadata = models.JSONField(default=dict, blank=True)
+    request_id = models.CharField(max_length=64, default="", blank=True)
+    created_at = models.DateTimeField()
+    deadline_at = models.DateTimeField(help_text="A turn still running after this was left behind by a process that died.")
+    first_token_ms = models.PositiveIntegerField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["conversation", "seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "seq"], name="seq_once_per_conversation"),
+            models.CheckConstraint(condition=Q(state__in=TurnState.values), name="turn_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(state=TurnState.RUNNING, finished_at=None) | (~Q(state=TurnState.RUNNING) & Q(finished_at__isnull=False)),
+                name="turn_finished_unless_running",
+            ),
+            models.CheckConstraint(condition=~Q(state=TurnState.FAILED) | Q(reply=""), name="failed_turn_has_no_text"),
+            models.CheckConstraint(condition=Q(deadline_at__gt=F("created_at")), name="turn_deadline_after_start"),
+        ]
+        indexes = [
+            models.Index(fields=["deadline_at"], condition=Q(state=TurnState.RUNNING), name="turn_running"),
+            models.Index(fields=["agent", "created_at"], name="turn_by_agent_and_day"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent} turn {self.seq}"
