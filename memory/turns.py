@@ -1,0 +1,225 @@
+"""Opening and closing turns, many at a time, inside a transaction that the caller began.
+
+Every statement here takes a whole batch, because turns opened within the same few milliseconds share a transaction
+(`observability.bursts`). Rows are locked in one order (owner, agent, session), so two processes never deadlock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from django.db import connection
+
+from memory.models import TurnState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    """A person's message, to be stored before the model is called."""
+
+    id: UUID
+    owner: str
+    subject: str
+    session_id: str
+    agent: str
+    version: int
+    message: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    created_at: datetime
+    deadline_at: datetime
+    recent_turns: int
+    """How many finished earlier turns to return at most."""
+    recent_chars: int
+    """How many characters of them at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastTurn:
+    message: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTurn:
+    """The stored turn's place in its conversation, and the finished turns before it, oldest first."""
+
+    conversation_id: int
+    seq: int
+    recent: tuple[PastTurn, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedTurn:
+    """How a turn ended. Durations in milliseconds, counts in tokens."""
+
+    id: UUID
+    state: TurnState
+    reply: str
+    provider: str = ""
+    model: str = ""
+    finish_reason: str = ""
+    error_code: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usage_estimated: bool = False
+    first_token_ms: int | None = None
+
+
+_ConversationKey = tuple[str, str, str]
+
+_ADD_SUBJECTS: Final = """
+    INSERT INTO memory_subject (owner, name, created_at)
+    SELECT new.owner, new.name, now() FROM unnest(%s::text[], %s::text[]) AS new (owner, name)
+    WHERE NOT EXISTS (SELECT FROM memory_subject old WHERE old.owner = new.owner AND old.name = new.name)
+    ORDER BY 1, 2
+    ON CONFLICT (owner, name) DO NOTHING
+"""
+_TAKE_SEQS: Final = """
+    INSERT INTO memory_conversation (subject_id, owner, agent, session_id, last_seq, created_at, last_turn_at)
+    SELECT subject.id, new.owner, new.agent, new.session_id, new.turns, now(), now()
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int[]) AS new (owner, agent, session_id, subject, turns)
+    JOIN memory_subject subject ON subject.owner = new.owner AND subject.name = new.subject
+    ORDER BY new.owner, new.agent, new.session_id
+    ON CONFLICT (owner, agent, session_id)
+    DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
+    RETURNING owner, agent, session_id, id, last_seq
+"""
+_ADD_TURNS: Final = """
+    INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
+                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at)
+    SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
+           created_at, deadline_at
+    FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[],
+                %s::timestamptz[])
+      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at)
+"""
+# A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
+_RECENT_TURNS: Final = """
+    SELECT asked.position, past.message, past.reply
+    FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY
+         AS asked (conversation_id, before_seq, turns, chars, position)
+    CROSS JOIN LATERAL (
+        SELECT seq, message, reply, sum(length(message) + length(reply)) OVER (ORDER BY seq DESC) AS chars_so_far
+        FROM (
+            SELECT seq, message, reply FROM memory_turn
+            WHERE conversation_id = asked.conversation_id AND seq < asked.before_seq
+              AND state IN ('done', 'cancelled', 'interrupted') AND reply <> ''
+            ORDER BY seq DESC LIMIT asked.turns
+        ) AS newest
+    ) AS past
+    WHERE past.chars_so_far <= asked.chars
+    ORDER BY asked.position, past.seq
+"""
+_FINISH_TURNS: Final = """
+    UPDATE memory_turn turn
+    SET state = done.state, reply = done.reply, provider = done.provider, model = done.model, finish_reason = done.finish_reason,
+        error_code = done.error_code, prompt_tokens = done.prompt_tokens, completion_tokens = done.completion_tokens,
+        usage_estimated = done.usage_estimated, first_token_ms = done.first_token_ms, finished_at = clock_timestamp()
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bool[],
+                %s::int[])
+      AS done (id, state, reply, provider, model, finish_reason, error_code, prompt_tokens, completion_tokens, usage_estimated,
+               first_token_ms)
+    WHERE turn.id = done.id AND turn.state = 'running'
+    RETURNING turn.id
+"""
+_INTERRUPT_LEFT_BEHIND: Final = """
+    UPDATE memory_turn SET state = CASE WHEN reply = '' THEN 'failed' ELSE 'interrupted' END, error_code = 'left-behind', finished_at = now()
+    WHERE id IN (SELECT id FROM memory_turn WHERE state = 'running' AND deadline_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
+"""
+
+
+def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
+    """Store `turns` as running and return, for each, its place and the turns before it.
+
+    Conversations and subjects are made where they do not exist. A turn's `seq` is allocated under its conversation's row
+    lock, in the order of `turns`.
+    """
+    by_conversation: defaultdict[_ConversationKey, list[int]] = defaultdict(list)
+    for position, turn in enumerate(turns):
+        by_conversation[turn.owner, turn.agent, turn.session_id].append(position)
+    firsts = [turns[positions[0]] for positions in by_conversation.values()]
+    places: list[tuple[int, int]] = [(0, 0)] * len(turns)
+    with connection.cursor() as cursor:
+        subjects = sorted({(turn.owner, turn.subject) for turn in firsts})
+        cursor.execute(_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]])
+        cursor.execute(
+            _TAKE_SEQS,
+            [
+                [turn.owner for turn in firsts],
+                [turn.agent for turn in firsts],
+                [turn.session_id for turn in firsts],
+                [turn.subject for turn in firsts],
+                [len(positions) for positions in by_conversation.values()],
+            ],
+        )
+        for owner, agent, session_id, conversation_id, last_seq in cursor.fetchall():
+            positions = by_conversation[owner, agent, session_id]
+            for offset, position in enumerate(positions, start=last_seq - len(positions) + 1):
+                places[position] = (conversation_id, offset)
+        cursor.execute(
+            _ADD_TURNS,
+            [
+                [turn.id for turn in turns],
+                [conversation_id for conversation_id, _ in places],
+                [seq for _, seq in places],
+                [turn.agent for turn in turns],
+                [turn.version for turn in turns],
+                [turn.message for turn in turns],
+                [json.dumps(turn.metadata) for turn in turns],
+                [turn.request_id for turn in turns],
+                [turn.created_at for turn in turns],
+                [turn.deadline_at for turn in turns],
+            ],
+        )
+        recent: defaultdict[int, list[PastTurn]] = defaultdict(list)
+        continued = [position for position, (_, seq) in enumerate(places) if seq > 1 and turns[position].recent_turns > 0]
+        if continued:
+            cursor.execute(
+                _RECENT_TURNS,
+                [
+                    [places[position][0] for position in continued],
+                    [places[position][1] for position in continued],
+                    [turns[position].recent_turns for position in continued],
+                    [turns[position].recent_chars for position in continued],
+                ],
+            )
+            for ordinal, message, reply in cursor.fetchall():
+                recent[continued[ordinal - 1]].append(PastTurn(message, reply))
+    return [OpenedTurn(*places[position], tuple(recent[position])) for position in range(len(turns))]
+
+
+def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
+    """Store how `turns` ended; tell for each whether it was still running (a turn is finished once)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FINISH_TURNS,
+            [
+                [turn.id for turn in turns],
+                [turn.state.value for turn in turns],
+                [turn.reply for turn in turns],
+                [turn.provider for turn in turns],
+                [turn.model for turn in turns],
+                [turn.finish_reason for turn in turns],
+                [turn.error_code for turn in turns],
+                [turn.prompt_tokens for turn in turns],
+                [turn.completion_tokens for turn in turns],
+                [turn.usage_estimated for turn in turns],
+                [turn.first_token_ms for turn in turns],
+            ],
+        )
+        finished = {row[0] for row in cursor.fetchall()}
+    return [turn.id in finished for turn in turns]
+
+
+def interrupt_left_behind_turns() -> int:
+    """End turns whose process died before it could; return how many. Safe to run in several processes at once."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INTERRUPT_LEFT_BEHIND)
+        return int(cursor.rowcount)

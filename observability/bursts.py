@@ -1,0 +1,112 @@
+"""Short visits to the database from async code.
+
+A chat turn visits the database twice and holds no connection in between. Each visit (a burst) runs one synchronous
+function in a thread, in one transaction, and gives its connection back to the pool when it ends. Bursts of the same kind
+that are asked for while one is under way share the next one: one thread hop, one transaction, one commit for many turns,
+and nobody is told of success before that commit (group commit). Idle, a burst starts at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MAX_THREADS: Final = 8
+_threads = ThreadPoolExecutor(max_workers=_MAX_THREADS, thread_name_prefix="burst")
+
+
+async def run_burst(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` in one transaction on a thread and return its result; the connection goes back to the pool.
+
+    Raises:
+        OperationalError: the database cannot be reached.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(_in_transaction, partial(function, *args, **kwargs)))
+
+
+def _in_transaction(function: Callable[[], T]) -> T:
+    try:
+        with transaction.atomic():
+            return function()
+    except (OperationalError, InterfaceError):
+        # A pooled connection may have died with an earlier server: drop it and try once with a fresh one.
+        connection.close()
+        with transaction.atomic():
+            return function()
+    finally:
+        connection.close()
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Collects items and commits them together with `function`, which returns one result per item, in order.
+
+    Args:
+        function: runs inside a transaction; must be safe to run again for the same items after a rollback.
+        max_items: the most that one transaction takes.
+        parallel: how many transactions of this kind may be under way at once in this process.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Item]], Sequence[Result]], *, max_items: int = 64, parallel: int = 2) -> None:
+        self._function = function
+        self._max_items = max_items
+        self._parallel = parallel
+        self._under_way = 0
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item) -> Result:
+        """Return the item's result once the transaction that holds it is committed.
+
+        Raises:
+            OperationalError: the database cannot be reached.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._under_way < self._parallel:
+            self._under_way += 1
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_items))]
+                await self._commit(batch)
+        finally:
+            self._under_way -= 1
+
+    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await run_burst(self._function, [item for item, _ in batch])
+        except (OperationalError, InterfaceError) as error:
+            _fail(batch, error)
+        except Exception as error:
+            # One bad item must not fail its neighbours.
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            for single in batch:
+                await self._commit([single])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: list[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

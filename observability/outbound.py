@@ -1,0 +1,165 @@
+"""The one guarded HTTP client: everything this server calls by itself goes through here.
+
+It connects only to public addresses, unless the operator lists the host in OUTBOUND_ALLOWED_HOSTS (environment only). Names
+are resolved here and the vetted address is the one connected to, so a name that changes its mind (DNS rebinding) gains
+nothing. Redirects are never followed, and proxies from the environment are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import httpx2
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from django.conf import settings
+
+_READ_BYTES: Final = 64 * 1024
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+class OutboundRefused(httpx2.ConnectError):
+    """The address is not one this server may call."""
+
+
+def is_public(address: str) -> bool:
+    """Tell whether `address` (a literal IPv4 or IPv6 address) is on the public internet, seen through IPv6 wrappings of IPv4."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+def is_allowed_by_operator(host: str, port: int) -> bool:
+    """Tell whether OUTBOUND_ALLOWED_HOSTS names `host` or `host:port`."""
+    bracketed = f"[{host}]" if ":" in host else host
+    return not {host, bracketed, f"{bracketed}:{port}"}.isdisjoint(settings.OUTBOUND_ALLOWED_HOSTS)
+
+
+def new_client() -> httpx2.AsyncClient:
+    """Return a client over the guarded transport. Its sockets live as long as the event loop that first used them."""
+    return httpx2.AsyncClient(transport=GuardedTransport(), follow_redirects=False, trust_env=False)
+
+
+class GuardedTransport(httpx2.AsyncBaseTransport):
+    """httpx2's transport seam over aiohttp, which costs a fifth of httpx2's own (docs/adr/0002-async-path.md)."""
+
+    def __init__(self) -> None:
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        _refuse_private_literal(request.url)
+        timeout = request.extensions.get("timeout", {})
+        with _httpx2_errors():
+            response = await self._session().request(
+                request.method,
+                str(request.url),
+                headers=request.headers.multi_items(),
+                data=request.content,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    connect=timeout.get("pool"), sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
+                ),
+            )
+        return httpx2.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response),
+            request=request,
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
+        )
+
+    async def aclose(self) -> None:
+        for session in list(self._sessions.values()):
+            await session.close()
+        self._sessions.clear()
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if loop not in self._sessions:
+            connector = aiohttp.TCPConnector(limit=0, resolver=_GuardedResolver(), ttl_dns_cache=30, keepalive_timeout=30)
+            self._sessions[loop] = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_BYTES
+            )
+        return self._sessions[loop]
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The answer's bytes, as they arrive."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _httpx2_errors():
+            async for data in self._response.content.iter_any():
+                yield data
+
+    async def aclose(self) -> None:
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()  # an unfinished answer: hang up, so that the other side stops working
+
+
+class _GuardedResolver(AbstractResolver):
+    """Resolves names and drops private addresses."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if is_allowed_by_operator(host, port):
+            return found
+        vetted = [result for result in found if is_public(result["host"])]
+        if not vetted:
+            raise OSError(_refusal(host))
+        return vetted
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _refuse_private_literal(url: httpx2.URL) -> None:
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        private = not is_public(url.host)
+    except ValueError:
+        return  # a name: the resolver vets what it stands for
+    if private and not is_allowed_by_operator(url.host, port):
+        raise OutboundRefused(_refusal(url.host))
+
+
+def _refusal(host: str) -> str:
+    return f"{host} is not a public address. If this server may call it, the operator adds it to OUTBOUND_ALLOWED_HOSTS."
+
+
+@contextmanager
+def _httpx2_errors() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
+        kind: Any = httpx2.ConnectTimeout if isinstance(error, aiohttp.ConnectionTimeoutError) else httpx2.ReadTimeout
+        raise kind(str(error)) from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise OutboundRefused(str(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx2.ConnectError(str(error)) from error
+    except aiohttp.ClientPayloadError as error:
+        raise httpx2.RemoteProtocolError(str(error)) from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise httpx2.UnsupportedProtocol(str(error)) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise httpx2.ReadError(str(error)) from error
