@@ -19,13 +19,19 @@ from django.db.models import Q
 
 SLUG_PATTERN: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
 validate_slug = RegexValidator(SLUG_PATTERN, "Use 1 to 63 lower-case letters, digits and hyphens; start and end with a letter or digit.")
-validate_variable_name = RegexValidator(r"^[A-Z][A-Z0-9_]{0,99}$", "Use the name of an environment variable, such as OPENAI_API_KEY.")
+# Nobody who may edit a provider can have SECRET_KEY or DATABASE_URL sent to an address of their choice.
+KEY_VARIABLE_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,91}_API_KEY$"
+validate_variable_name = RegexValidator(
+    KEY_VARIABLE_PATTERN, "Use the name of an environment variable that ends in _API_KEY, such as OPENAI_API_KEY."
+)
 
 
 class Provider(models.Model):
     """An OpenAI-compatible API: an address, a key, and how long to wait for it."""
 
-    slug = models.CharField("name", max_length=63, unique=True, validators=[validate_slug], help_text="A short name, such as openai or local-llama.")
+    slug = models.CharField(
+        "name", max_length=63, unique=True, validators=[validate_slug], help_text="A short name, such as openai or local-llama."
+    )
     base_url = models.URLField("address", max_length=500, help_text="Where the API lives, usually ending in /v1.")
     key_variable = models.CharField(
         "key from environment variable",
@@ -42,7 +48,9 @@ class Provider(models.Model):
     from_environment = models.BooleanField(
         default=False, editable=False, help_text="Kept in step with OPENAI_API_KEY, OPENAI_BASE_URL and DEFAULT_CHAT_MODEL."
     )
-    connect_timeout_s = models.FloatField("connect timeout (seconds)", default=5, validators=[MinValueValidator(0.1), MaxValueValidator(60)])
+    connect_timeout_s = models.FloatField(
+        "connect timeout (seconds)", default=5, validators=[MinValueValidator(0.1), MaxValueValidator(60)]
+    )
     first_token_timeout_s = models.FloatField(
         "first-token timeout (seconds)",
         default=30,
@@ -84,14 +92,26 @@ class Agent(models.Model):
     """A chatbot: a stable name that callers use, and a pointer to the version that answers."""
 
     slug = models.CharField(
-        "address name", max_length=63, unique=True, validators=[validate_slug], help_text="Callers use it: /api/chat/<this>. It cannot change later."
+        "address name",
+        max_length=63,
+        unique=True,
+        validators=[validate_slug],
+        help_text="Callers use it: /api/chat/<this>. It cannot change later.",
     )
     name = models.CharField(max_length=100, help_text="What people see.")
-    description = models.TextField(blank=True, default="", max_length=1000, help_text="One or two sentences for colleagues: what this agent is for.")
+    description = models.TextField(
+        blank=True, default="", max_length=1000, help_text="One or two sentences for colleagues: what this agent is for."
+    )
     is_active = models.BooleanField("active", default=True, help_text="Switched off, the agent answers nobody; nothing is deleted.")
     access = models.CharField("who may chat", max_length=6, choices=Access.choices, default=Access.PUBLIC)
     live_version = models.ForeignKey(
-        "AgentVersion", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="+", help_text="The version that answers now."
+        "AgentVersion",
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="The version that answers now.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -117,11 +137,20 @@ class AgentVersion(models.Model):
     system_prompt = models.TextField(
         max_length=100_000, help_text="Who the agent is, what it knows and how it speaks. Sent before every conversation, word for word."
     )
-    greeting = models.TextField(blank=True, default="", max_length=2000, help_text="What the chat page shows before the first message. Not sent to the model.")
-    provider = models.ForeignKey(
-        Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="versions", help_text="Who runs the model. Empty: the default provider."
+    greeting = models.TextField(
+        blank=True, default="", max_length=2000, help_text="What the chat page shows before the first message. Not sent to the model."
     )
-    model = models.CharField(max_length=200, blank=True, default="", help_text="The model's name, such as gpt-5-mini. Empty: the provider's default model.")
+    provider = models.ForeignKey(
+        Provider,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="versions",
+        help_text="Who runs the model. Empty: the default provider.",
+    )
+    model = models.CharField(
+        max_length=200, blank=True, default="", help_text="The model's name, such as gpt-5-mini. Empty: the provider's default model."
+    )
     temperature = models.FloatField(
         null=True,
         blank=True,
@@ -133,7 +162,8 @@ class AgentVersion(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(0.01), MaxValueValidator(1.0)],
-        help_text="An alternative to temperature: keep only the likeliest words that together reach this share. Empty: the model's default.",
+        help_text="An alternative to temperature: keep only the likeliest words that together reach this share. "
+        "Empty: the model's default.",
     )
     max_output_tokens = models.PositiveIntegerField(
         "longest answer (tokens)",
@@ -145,17 +175,23 @@ class AgentVersion(models.Model):
         "prompt budget (tokens)",
         default=4000,
         validators=[MinValueValidator(100), MaxValueValidator(2_000_000)],
-        help_text="The most that is sent to the model for one answer: prompt, earlier turns and the new message. Older turns are left out first.",
+        help_text="The most that is sent to the model for one answer: prompt, earlier turns and the new message. "
+        "Older turns are left out first.",
     )
     memory_enabled = models.BooleanField(
-        "long-term memory", default=False, help_text="Remember what people said in earlier conversations. Takes effect once long-term memory is installed."
+        "long-term memory",
+        default=False,
+        help_text="Remember what people said in earlier conversations. Takes effect once long-term memory is installed.",
     )
     memory_scope = models.CharField("remember for", max_length=7, choices=MemoryScope.choices, default=MemoryScope.USER)
     memory_limit = models.PositiveIntegerField(
         "memories in an answer", default=5, validators=[MaxValueValidator(50)], help_text="How many memories an answer may draw on."
     )
     memory_budget_tokens = models.PositiveIntegerField(
-        "memory budget (tokens)", default=400, validators=[MaxValueValidator(100_000)], help_text="How much of the prompt budget memories may take."
+        "memory budget (tokens)",
+        default=400,
+        validators=[MaxValueValidator(100_000)],
+        help_text="How much of the prompt budget memories may take.",
     )
     reply_cache_s = models.PositiveIntegerField(
         "reply cache (seconds)",
@@ -192,7 +228,9 @@ class VersionFallback(models.Model):
 
     version = models.ForeignKey(AgentVersion, on_delete=models.CASCADE, related_name="fallbacks")
     position = models.PositiveSmallIntegerField(default=1, help_text="1 is tried first.")
-    provider = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: the default provider.")
+    provider = models.ForeignKey(
+        Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: the default provider."
+    )
     model = models.CharField(max_length=200, blank=True, default="", help_text="Empty: the provider's default model.")
 
     class Meta:

@@ -1,0 +1,1 @@
+"""Calling models: keys, the OpenAI wire, retries and fallbacks."""

@@ -1,0 +1,91 @@
+"""Providers' keys: read from the environment, or stored encrypted. Nothing shows a stored key again.
+
+Stored keys are encrypted with Fernet under a key derived from SECRET_KEY. While SECRET_KEY is rotated, SECRET_KEY_FALLBACKS
+holds the earlier value: keys sealed under it can still be read, and are sealed anew when they are next saved.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+
+from agents.models import KEY_VARIABLE_PATTERN, Provider
+from observability.errors import ChatbotError
+
+PURPOSE: Final = b"agents.providers.keys"
+# HTTP header values: visible ASCII, no line breaks, nothing that a header could be smuggled with.
+USABLE_KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+class UnreadableKey(ChatbotError):
+    """A stored key that SECRET_KEY no longer opens, or a key that no header can carry."""
+
+    code = "provider-key-unreadable"
+    status = 502
+    title = "Failed to process message"
+    remedy = "Enter the provider's key again in the admin: SECRET_KEY changed since it was stored."
+
+
+def seal(key: str) -> str:
+    """Return `key` encrypted, for `Provider.encrypted_key`; "" stays "".
+
+    Raises:
+        ValueError: the key holds spaces, line breaks or other characters that no HTTP header can carry.
+    """
+    if not key:
+        return ""
+    if not USABLE_KEY.fullmatch(key):
+        raise ValueError("A key consists of letters, digits and punctuation, without spaces or line breaks. Copy it again.")
+    return _fernet().encrypt(key.encode()).decode()
+
+
+def key_of(provider: Provider) -> str:
+    """Return the key that `provider` is called with; "" for a server that needs none, or when its variable is not set.
+
+    Raises:
+        UnreadableKey: the stored key cannot be decrypted, or the variable's value cannot be sent.
+    """
+    if provider.key_variable:
+        return value_of(provider.key_variable)
+    if not provider.encrypted_key:
+        return ""
+    try:
+        return _fernet().decrypt(provider.encrypted_key.encode()).decode()
+    except InvalidToken:
+        raise UnreadableKey(
+            f"The stored key of the provider {provider.slug} cannot be read. Enter it again in the admin, "
+            "or put the earlier SECRET_KEY into SECRET_KEY_FALLBACKS."
+        ) from None
+
+
+def value_of(variable: str) -> str:
+    """Return the environment variable's value, "" if it is not set.
+
+    Raises:
+        UnreadableKey: it holds characters that no HTTP header can carry, or is no variable for keys.
+    """
+    if not re.fullmatch(KEY_VARIABLE_PATTERN, variable):
+        raise UnreadableKey(f"{variable} is not read: variables for keys end in _API_KEY. Rename it.")
+    value = os.environ.get(variable, "")
+    if not value and variable == "OPENAI_API_KEY":
+        value = settings.OPENAI_API_KEY
+    value = value.strip()
+    if value and not USABLE_KEY.fullmatch(value):
+        raise UnreadableKey(f"{variable} holds characters that no key has, such as spaces or line breaks. Set it again.")
+    return value
+
+
+def _fernet() -> MultiFernet:
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return MultiFernet([Fernet(_derived(secret)) for secret in secrets])
+
+
+def _derived(secret: str) -> bytes:
+    return base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=PURPOSE).derive(secret.encode()))
