@@ -86,7 +86,11 @@ def missing_for_publication(version: AgentVersion) -> dict[str, list[str]]:
         missing["model"] = [f"Name a model, or ask an operator to give the provider {provider.slug} a default model."]
     for fallback in version.fallbacks.select_related("provider").order_by("position"):
         substitute = fallback.provider or default_provider()
-        if substitute is None or not (fallback.model or substitute.default_model):
+        if substitute is None:
+            missing.setdefault("fallbacks", []).append(
+                f"Fallback {fallback.position} needs a provider: choose one, or remove the fallback."
+            )
+        elif not (fallback.model or substitute.default_model):
             missing.setdefault("fallbacks", []).append(f"Fallback {fallback.position} needs a model: name one, or remove the fallback.")
     return missing
 
