@@ -1,2 +1,19 @@
-from django.urls import URLPattern, URLResolver
-urlpatterns: list[URLPattern | URLResolver] = []
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from observability import views as health
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("health", health.health, name="health"),
+    path("health/ready", health.ready, name="ready"),
+    path("", include("agents.urls")),
+]
+
+handler400 = "chatbot_site.problems.bad_request"
+handler403 = "chatbot_site.problems.forbidden"
+handler404 = "chatbot_site.problems.not_found"
+handler500 = "chatbot_site.problems.server_error"

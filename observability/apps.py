@@ -3,3 +3,8 @@ from django.apps import AppConfig
 
 class ObservabilityConfig(AppConfig):
     name = "observability"
+
+    def ready(self) -> None:
+        from observability.stores import register_store_checks
+
+        register_store_checks()

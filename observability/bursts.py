@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection, transaction
+from psycopg_pool import PoolTimeout
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +40,9 @@ def _in_transaction(function: Callable[[], T]) -> T:
     try:
         with transaction.atomic():
             return function()
-    except (OperationalError, InterfaceError):
+    except (OperationalError, InterfaceError) as error:
+        if isinstance(error.__cause__, PoolTimeout):
+            raise
         # A pooled connection may have died with an earlier server: drop it and try once with a fresh one.
         connection.close()
         with transaction.atomic():

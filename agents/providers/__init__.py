@@ -1,1 +1,5 @@
-"""Calling models: keys, the OpenAI wire, retries and fallbacks."""
+"""The models behind the agents: one OpenAI-compatible wire, and wrappers that are themselves models.
+
+`Fallback(Retrying(OpenAIWire))`: each has `start()`, which returns once the first words are there. Retries and fallbacks
+can only happen before that moment, so nothing wraps the stream afterwards.
+"""

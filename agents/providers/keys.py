@@ -9,19 +9,30 @@ from __future__ import annotations
 import base64
 import os
 import re
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-from agents.models import KEY_VARIABLE_PATTERN, Provider
+from agents.models import KEY_VARIABLE_PATTERN
 from observability.errors import ChatbotError
 
 PURPOSE: Final = b"agents.providers.keys"
 # HTTP header values: visible ASCII, no line breaks, nothing that a header could be smuggled with.
 USABLE_KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+class KeyHolder(Protocol):
+    """A provider, as a row or as a snapshot."""
+
+    @property
+    def slug(self) -> str: ...
+    @property
+    def key_variable(self) -> str: ...
+    @property
+    def encrypted_key(self) -> str: ...
 
 
 class UnreadableKey(ChatbotError):
@@ -46,7 +57,7 @@ def seal(key: str) -> str:
     return _fernet().encrypt(key.encode()).decode()
 
 
-def key_of(provider: Provider) -> str:
+def key_of(provider: KeyHolder) -> str:
     """Return the key that `provider` is called with; "" for a server that needs none, or when its variable is not set.
 
     Raises:

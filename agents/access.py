@@ -1,0 +1,90 @@
+"""Who is calling: an anonymous address, or an editor in the admin. API keys and end users' tokens will join them here."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from django.conf import settings
+
+from agents.models import Access
+
+_MADE_HERE: Final = "s_"
+_ID_BYTES: Final = 16
+_MAC_BYTES: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `owner` is the namespace in which the names they choose live."""
+
+    owner: str
+    is_editor: bool = False
+
+    def may_use(self, access: str) -> bool:
+        return self.is_editor or access == Access.PUBLIC
+
+
+def anonymous(address: str) -> Caller:
+    """Return the caller at `address`; the address itself is never stored, only a keyed hash of it."""
+    return Caller(owner=f"anonymous:{_hash(b'address', address)}")
+
+
+def editor(user_id: int) -> Caller:
+    return Caller(owner=f"editor:{user_id}", is_editor=True)
+
+
+def resolve_session(caller: Caller, session_id: str | None) -> tuple[str, str]:
+    """Return the owner and the id of the session that `caller` means.
+
+    Ids made here carry proof of it, and work from any address: they cannot be guessed. Names that anonymous callers choose
+    live in their address's namespace, so nobody reads a stranger's `user-123`.
+    """
+    if session_id is None:
+        random_part = _MADE_HERE + base64.urlsafe_b64encode(secrets.token_bytes(_ID_BYTES)).rstrip(b"=").decode()
+        session_id = f"{random_part}.{_hash(b'session', random_part)}"
+        return _owner_of_made(caller), session_id
+    random_part, _, proof = session_id.rpartition(".")
+    if random_part.startswith(_MADE_HERE) and hmac.compare_digest(proof.encode(), _hash(b"session", random_part).encode()):
+        return _owner_of_made(caller), session_id
+    return caller.owner, session_id
+
+
+def client_address(peer: str, forwarded_for: str) -> str:
+    """Return the address of the client: the last one in X-Forwarded-For that no trusted proxy added, else the peer itself.
+
+    Only what trusted proxies wrote is believed, so a client gains nothing by sending the header.
+    """
+    address = peer
+    for hop in reversed([part.strip() for part in forwarded_for.split(",")] if forwarded_for else []):
+        if not _is_trusted_proxy(address, tuple(settings.TRUSTED_PROXIES)):
+            break
+        try:
+            address = str(ipaddress.ip_address(hop))
+        except ValueError:
+            break
+    return address
+
+
+def _owner_of_made(caller: Caller) -> str:
+    return caller.owner if caller.is_editor else "anonymous"
+
+
+@lru_cache(maxsize=4096)
+def _is_trusted_proxy(address: str, networks: Sequence[str]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address == "" and bool(networks)  # a proxy on the same host, over a Unix socket
+    return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+def _hash(purpose: bytes, text: str) -> str:
+    key = purpose + b":" + settings.SECRET_KEY.encode()
+    return base64.urlsafe_b64encode(hmac.digest(key, text.encode(errors="surrogatepass"), "sha256")[:_MAC_BYTES]).decode()

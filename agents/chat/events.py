@@ -1,0 +1,41 @@
+"""What happens during a turn, in the order in which callers are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The turn is stored; the model is about to be called."""
+
+    message_id: UUID
+    session_id: str
+    agent: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the reply. Pieces joined are the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The reply is complete and stored. Counts in tokens."""
+
+    message_id: UUID
+    session_id: str
+    agent: str
+    version: int
+    reply: str
+    model: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+ChatEvent = Started | Delta | Done

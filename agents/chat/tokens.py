@@ -1,0 +1,3 @@
+from observability.tokens import count_tokens
+
+__all__ = ["count_tokens"]

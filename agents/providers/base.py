@@ -1,0 +1,90 @@
+"""What a model is to the chat turn, and what can go wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+from observability.errors import ChatbotError
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """What is asked of a model. `deadline` is on the event loop's clock, in seconds."""
+
+    messages: list[Message]
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int
+    stream: bool
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ModelAnswer(Protocol):
+    """An answer that has begun. Iterate it for pieces of text; afterwards `finish_reason` and `usage` are known.
+
+    Raises:
+        UpstreamFailed: while iterating, where the answer broke midway.
+    """
+
+    provider: str
+    model: str
+    finish_reason: str
+    usage: Usage | None
+
+    def __aiter__(self) -> AsyncIterator[str]: ...
+
+    async def aclose(self) -> None:
+        """Hang up. The provider stops working on an unfinished answer."""
+
+
+class ChatModel(Protocol):
+    async def start(self, request: ModelRequest) -> ModelAnswer:
+        """Return the answer once its first words are there.
+
+        Raises:
+            UpstreamFailed: no answer could be had.
+        """
+
+
+class UpstreamFailed(ChatbotError):
+    """A model did not answer, or stopped midway. `reason` is for the operator's log, never for the caller."""
+
+    code = "upstream-failed"
+    status = 502
+    title = "Failed to process message"
+    remedy = "The model behind this agent did not answer. Try again in a moment; the operator's log has the reason under this request id."
+
+    def __init__(self, reason: str, *, retryable: bool, wait_s: float | None = None) -> None:
+        super().__init__()
+        self.reason = reason
+        self.retryable = retryable
+        self.wait_s = wait_s
+        """Seconds the provider asked to be left alone, from its Retry-After."""
+
+
+class UpstreamTimedOut(UpstreamFailed):
+    code = "upstream-timed-out"
+    status = 504
+    remedy = "The model behind this agent took too long. Try again in a moment, or with a shorter message."
+
+
+class NoModel(ChatbotError):
+    code = "no-model"
+    status = 502
+    title = "Failed to process message"
+    remedy = "No model is set up for this agent. The operator can add a provider in the admin, or set OPENAI_API_KEY."

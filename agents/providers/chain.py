@@ -1,0 +1,69 @@
+"""Retries and fallbacks: models made of models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import stamina
+import structlog
+
+from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
+from agents.providers.wire import OpenAIWire
+from agents.versions.live import ModelChoice
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS: Final = 3
+_LONGEST_WAIT_S: Final = 5.0
+
+
+class Retrying:
+    """Asks again after errors that may pass: up to three times, with growing, jittered waits or the provider's own Retry-After."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self._model = model
+
+    async def start(self, request: ModelRequest) -> ModelAnswer:
+        loop = asyncio.get_running_loop()
+
+        def wait_before_retry(error: Exception) -> bool | float:
+            if not isinstance(error, UpstreamFailed) or not error.retryable:
+                return False
+            if error.wait_s is None:
+                return loop.time() < request.deadline
+            return error.wait_s if error.wait_s <= min(_LONGEST_WAIT_S, request.deadline - loop.time()) else False
+
+        async for attempt in stamina.retry_context(
+            on=wait_before_retry, attempts=_ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0, wait_jitter=0.2
+        ):
+            with attempt:
+                return await self._model.start(request)
+        raise AssertionError("stamina either returns or raises")
+
+
+class Fallback:
+    """Asks the next model when one could not answer."""
+
+    def __init__(self, models: Sequence[tuple[str, ChatModel]]) -> None:
+        self._models = models
+
+    async def start(self, request: ModelRequest) -> ModelAnswer:
+        failure: UpstreamFailed | None = None
+        for name, model in self._models:
+            try:
+                return await model.start(request)
+            except UpstreamFailed as error:
+                log.warning("model failed", model=name, reason=error.reason, error_code=error.code)
+                failure = error
+            if asyncio.get_running_loop().time() >= request.deadline:
+                break
+        raise failure or NoModel()
+
+
+@lru_cache(maxsize=1000)
+def model_for(choices: tuple[ModelChoice, ...]) -> ChatModel:
+    """Return the model that answers with the first of `choices` that can."""
+    return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(OpenAIWire(choice.provider, choice.model))) for choice in choices])

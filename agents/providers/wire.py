@@ -1,0 +1,210 @@
+"""The OpenAI wire: one model of one provider, called through the openai SDK over the guarded client.
+
+The SDK builds requests, authenticates and raises its errors; the body is read by `stream.CompletionReader`, because the
+SDK's typed chunks cost more than everything else in a stream together (docs/adr/0002-async-path.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+
+from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut, Usage
+from agents.providers.keys import UnreadableKey, key_of
+from agents.providers.stream import CompletionReader
+from agents.versions.live import ProviderSnapshot
+from observability.outbound import OutboundRefused, new_client
+
+# How long to wait for the usage, or for the end of the body, once the provider said that the answer is complete.
+_LINGER_S: Final = 2.0
+_MAX_JSON_BYTES: Final = 10_000_000
+_RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+# These vendors refuse `max_tokens` for their newer models; other servers know only that name.
+_NEW_NAME_HOSTS: Final = ("api.openai.com", ".openai.azure.com")
+
+
+class OpenAIWire:
+    """One model of one provider. A `ChatModel`."""
+
+    def __init__(self, provider: ProviderSnapshot, model: str) -> None:
+        self._provider = provider
+        self._model = model
+
+    async def start(self, request: ModelRequest) -> WireAnswer:
+        """Return the answer once its first words are there.
+
+        Raises:
+            UpstreamFailed: connection, HTTP or protocol errors; `retryable` tells which may pass.
+            UpstreamTimedOut: nothing came within the provider's first-token or total timeout.
+        """
+        loop = asyncio.get_running_loop()
+        provider = self._provider
+        deadline = min(request.deadline, loop.time() + provider.total_timeout_s)
+        wait_s = min(provider.first_token_timeout_s, deadline - loop.time()) if request.stream else deadline - loop.time()
+        response: httpx2.Response | None = None
+        try:
+            async with asyncio.timeout(wait_s):
+                response = await self._post(request)
+                answer = WireAnswer(response, provider, self._model, deadline)
+                await answer.read_first()
+        except BaseException as error:
+            if response is not None:
+                await response.aclose()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False) from None
+            if isinstance(error, httpx2.TransportError):
+                raise UpstreamFailed(f"the connection broke: {error!r}", retryable=True) from error
+            raise
+        return answer
+
+    async def _post(self, request: ModelRequest) -> httpx2.Response:
+        provider = self._provider
+        try:
+            return await _client(provider).post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                body=_body(request, self._model, provider.base_url),
+                options={"timeout": httpx2.Timeout(None, connect=provider.connect_timeout_s)},
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+        except UnreadableKey as error:
+            raise UpstreamFailed(error.detail, retryable=False) from error
+        except openai.APITimeoutError as error:
+            raise UpstreamTimedOut("no connection within the connect timeout", retryable=True) from error
+        except openai.APIConnectionError as error:
+            refused = isinstance(error.__cause__, OutboundRefused)
+            raise UpstreamFailed(f"no connection: {error.__cause__ or error}", retryable=not refused) from error
+        except openai.APIStatusError as error:
+            raise UpstreamFailed(
+                f"HTTP {error.status_code}: {str(error.message)[:500]}",
+                retryable=error.status_code in _RETRYABLE_STATUSES,
+                wait_s=_retry_after_s(error.response),
+            ) from error
+
+
+class WireAnswer:
+    """An answer that arrives. A `ModelAnswer`."""
+
+    __slots__ = ("_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "_total_s", "model", "provider")
+
+    def __init__(self, response: httpx2.Response, provider: ProviderSnapshot, model: str, deadline: float) -> None:
+        self.provider = provider.slug
+        self.model = model
+        self._response = response
+        self._reader = CompletionReader()
+        self._deadline = deadline
+        self._silence_s = provider.between_tokens_timeout_s
+        self._first = ""
+        # httpx2's decoder is only in the way where nothing is compressed.
+        plain = "content-encoding" not in response.headers and isinstance(response.stream, httpx2.AsyncByteStream)
+        self._chunks: AsyncIterator[bytes] = aiter(response.stream if plain else response.aiter_bytes())  # type: ignore[arg-type]
+
+    @property
+    def finish_reason(self) -> str:
+        return self._reader.finish_reason or "stop"
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage
+
+    async def read_first(self) -> None:
+        """Wait for the first words.
+
+        Raises:
+            UpstreamFailed: the answer ended without any.
+        """
+        if "event-stream" not in self._response.headers.get("content-type", ""):
+            self._first = self._reader.read_json(await self._read_all())
+        while not self._first and not self._reader.finished:
+            self._first = self._reader.feed(await self._next_chunk())
+        # A filter or a limit may leave an answer empty by design; "stop" without a word is a fault.
+        if not self._first and self.finish_reason in ("stop", ""):
+            raise UpstreamFailed("the answer is empty", retryable=True)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        try:
+            if self._first:
+                yield self._first
+            loop = asyncio.get_running_loop()
+            # The usage comes after the finish reason, and a connection can be used again only once it was read to its end.
+            while chunk := await self._next_within(self._silence_s, self._deadline - loop.time()):
+                if text := self._reader.feed(chunk):
+                    yield text
+        except httpx2.TransportError as error:
+            if not self._reader.finished:
+                raise UpstreamFailed(f"the stream broke: {error!r}", retryable=False) from error
+        finally:
+            await self.aclose()
+
+    async def _next_within(self, silence_s: float, left_s: float) -> bytes:
+        if self._reader.finished:
+            silence_s = min(silence_s, _LINGER_S)
+        try:
+            async with asyncio.timeout(min(silence_s, left_s)):
+                return await anext(self._chunks, b"") if self._reader.finished else await self._next_chunk()
+        except TimeoutError:
+            if self._reader.finished:
+                return b""
+            silent = silence_s < left_s
+            raise UpstreamTimedOut("the stream fell silent" if silent else "the answer took too long", retryable=False) from None
+
+    async def _next_chunk(self) -> bytes:
+        chunk = await anext(self._chunks, b"")
+        if not chunk:
+            raise UpstreamFailed("the stream ended before the answer did", retryable=True)
+        return chunk
+
+    async def _read_all(self) -> bytes:
+        body = bytearray()
+        async for chunk in self._chunks:
+            body += chunk
+            if len(body) > _MAX_JSON_BYTES:
+                raise UpstreamFailed("the answer is longer than ten megabytes", retryable=False)
+        return bytes(body)
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+@lru_cache(maxsize=100)
+def _client(provider: ProviderSnapshot) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=provider.base_url,
+        api_key=key_of(provider) or "no-key-needed",
+        http_client=_shared_client(),
+        max_retries=0,
+        default_headers={"Accept-Encoding": "identity"},
+    )
+
+
+@lru_cache(maxsize=1)
+def _shared_client() -> httpx2.AsyncClient:
+    return new_client()
+
+
+def _body(request: ModelRequest, model: str, base_url: str) -> dict[str, Any]:
+    host = urlsplit(base_url).hostname or ""
+    limit = "max_completion_tokens" if host.endswith(_NEW_NAME_HOSTS) else "max_tokens"
+    body: dict[str, Any] = {"model": model, "messages": request.messages, limit: request.max_output_tokens}
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _retry_after_s(response: httpx2.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return None

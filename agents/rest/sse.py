@@ -1,0 +1,94 @@
+"""Server-sent events: a turn's events as text (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+import structlog
+from django.db import DatabaseError
+from django.http import HttpResponseBase, StreamingHttpResponse
+from rest_framework.renderers import BaseRenderer
+
+from agents.chat.answer import Question, answer
+from agents.chat.events import ChatEvent, Delta, Done, Started
+from observability.errors import ChatbotError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE: Final = "text/event-stream"
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class EventStreamRenderer(BaseRenderer):
+    """Lets DRF's negotiation accept `text/event-stream`; the view streams by itself."""
+
+    media_type = MEDIA_TYPE
+    format = "sse"
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+        return _encode(data)
+
+
+async def stream_events(question: Question, request_id: str) -> HttpResponseBase:
+    """Return the turn as an event stream: `start`, `delta`…, then `done` or `error`.
+
+    Raises:
+        ChatbotError: whatever is wrong before the turn has begun, so that it gets an HTTP status of its own.
+    """
+    events = answer(question)
+    first = await anext(events)
+    assert isinstance(first, Started)
+    response = StreamingHttpResponse(_as_text(first, events, request_id), content_type=MEDIA_TYPE)
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _as_text(started: Started, events: AsyncGenerator[ChatEvent, None], request_id: str) -> AsyncIterator[bytes]:
+    message_id = str(started.message_id)
+    number = 0
+    async with aclosing(events):
+        start = {"message_id": message_id, "session_id": started.session_id, "agent": started.agent, "version": started.version}
+        yield _event("start", f"{message_id}:{number}", start)
+        try:
+            async for event in events:
+                number += 1
+                if isinstance(event, Delta):
+                    yield b'event: delta\nid: %b:%d\ndata: {"text":%b}\n\n' % (message_id.encode(), number, _encode(event.text))
+                elif isinstance(event, Done):
+                    yield _event("done", f"{message_id}:{number}", chat_answer(event))
+        except ChatbotError as error:
+            yield _event("error", f"{message_id}:{number + 1}", error.document(request_id))
+        except DatabaseError as error:
+            log.error("turn could not be stored", exc_info=error)
+            yield _event("error", f"{message_id}:{number + 1}", Unavailable().document(request_id))
+        except Exception as error:
+            log.exception("turn broke", exc_info=error)
+            yield _event("error", f"{message_id}:{number + 1}", ChatbotError().document(request_id))
+
+
+def chat_answer(done: Done) -> dict[str, Any]:
+    """Return the JSON answer of the contract; `shapes.ChatAnswer` describes it."""
+    return {
+        "reply": done.reply,
+        "session_id": done.session_id,
+        "message_id": str(done.message_id),
+        "agent": done.agent,
+        "version": done.version,
+        "model": done.model,
+        "cached": False,
+        "finish_reason": done.finish_reason,
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "cost_usd": None,
+            "saved_usd": None,
+        },
+    }
+
+
+def _event(name: str, event_id: str, data: dict[str, Any]) -> bytes:
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), event_id.encode(), _encode(data))

@@ -1,0 +1,143 @@
+"""The chat endpoint and the agents one may talk to."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+
+from agents.access import Caller, anonymous, client_address
+from agents.chat.answer import Question, answer, live_versions
+from agents.chat.events import Done
+from agents.rest.asyncview import AsyncAPIView
+from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, Problem, read
+from agents.rest.sse import MEDIA_TYPE, EventStreamRenderer, chat_answer, stream_events
+from agents.versions.live import AgentNotFound, Answering, list_live
+from observability.bursts import run_burst
+from observability.errors import BadRequest, Unauthorized
+
+_encode: Final = msgspec.json.Encoder().encode
+_PROBLEMS: Final = {
+    (status, "application/problem+json"): OpenApiResponse(Problem, description=words)
+    for status, words in {
+        400: "The request is unusable; `errors` names the fields.",
+        401: "An API key is needed, or the one given is not valid.",
+        404: "No such agent, or not one you may use.",
+        413: "The body is too large.",
+        502: "No model could answer.",
+        503: "Overload, or the database is away; try again after `Retry-After` seconds.",
+        504: "The model took too long.",
+    }.items()
+}
+_NOT_YET: Final = ("Idempotency-Key", "Last-Event-ID")
+
+
+class ChatView(AsyncAPIView):
+    """`POST /api/chat/{agent}`: one message in, one reply out, whole or as a stream."""
+
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    @extend_schema(
+        operation_id="chat",
+        summary="Send a message to an agent",
+        request=ChatRequest,
+        parameters=[OpenApiParameter("agent", OpenApiTypes.STR, OpenApiParameter.PATH, description="The agent's slug.")],
+        responses={
+            (200, "application/json"): ChatAnswer,
+            (200, MEDIA_TYPE): OpenApiResponse(
+                OpenApiTypes.STR, description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document)."
+            ),
+            **_PROBLEMS,
+        },
+    )
+    async def post(self, request: Request, agent: str) -> HttpResponseBase:
+        for header in _NOT_YET:
+            if header in request.headers:
+                raise BadRequest(f"This server does not support {header} yet. Send the request without that header.")
+        caller = caller_of(request)
+        asked = read(ChatRequest, request.data)
+        if asked.user is not None:
+            raise Unauthorized("Naming a user needs an API key. Leave 'user' out to chat anonymously.")
+        if asked.version is not None:
+            raise Unauthorized("Choosing a version needs an API key. Leave 'version' out to talk to the live one.")
+        request_id = request_id_of(request)
+        question = Question(
+            agent=agent,
+            message=asked.message,
+            caller=caller,
+            session_id=asked.session_id,
+            stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,  # type: ignore[attr-defined]
+            metadata=asked.metadata,
+            request_id=request_id,
+        )
+        if question.stream:
+            return await stream_events(question, request_id)
+        async with aclosing(answer(question)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return _json(chat_answer(event))
+        raise AssertionError("answer() ends with Done or raises")
+
+
+class AgentListView(AsyncAPIView):
+    """`GET /api/agents`."""
+
+    @extend_schema(operation_id="list_agents", summary="List the agents you may talk to", responses={200: AgentList, 401: _PROBLEMS[401, "application/problem+json"]})
+    async def get(self, request: Request) -> HttpResponseBase:
+        caller_of(request)
+        return _json({"agents": [_card(agent) for agent in await run_burst(list_live)]})
+
+
+class AgentView(AsyncAPIView):
+    """`GET /api/agents/{agent}`."""
+
+    @extend_schema(
+        operation_id="get_agent",
+        summary="Describe one agent",
+        parameters=[OpenApiParameter("agent", OpenApiTypes.STR, OpenApiParameter.PATH, description="The agent's slug.")],
+        responses={200: AgentCard, **{key[0]: value for key, value in _PROBLEMS.items() if key[0] in (401, 404)}},
+    )
+    async def get(self, request: Request, agent: str) -> HttpResponseBase:
+        caller = caller_of(request)
+        live = await live_versions.find(agent)
+        if not caller.may_use(live.access):
+            raise AgentNotFound
+        return _json(_card(live))
+
+
+def caller_of(request: Request | HttpRequest) -> Caller:
+    """Return who is calling.
+
+    Raises:
+        Unauthorized: an Authorization header was sent; this server knows no API keys yet.
+    """
+    if "Authorization" in request.headers:
+        raise Unauthorized("The API key is not valid. Leave the Authorization header out to chat anonymously.")
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUSTED_PROXIES else ""
+    return anonymous(client_address(request.META.get("REMOTE_ADDR", ""), forwarded))
+
+
+def request_id_of(request: Request | HttpRequest) -> str:
+    return str(getattr(request, "request_id", ""))
+
+
+def _card(agent: Answering) -> dict[str, Any]:
+    return {
+        "slug": agent.slug,
+        "name": agent.name,
+        "description": agent.description,
+        "greeting": agent.greeting,
+        "version": agent.number,
+        "demo": agent.is_demo,
+    }
+
+
+def _json(data: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(_encode(data), content_type="application/json")

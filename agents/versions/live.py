@@ -1,0 +1,157 @@
+"""Which version answers: a snapshot of everything a turn needs, read from the database at most twice a second.
+
+Publishing moves one pointer in PostgreSQL; every process looks at it again when its snapshot is older than `FRESH_FOR_S`,
+so a publication is seen everywhere within a second without messages between processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from agents.models import Access, Agent, AgentVersion, Provider
+from observability.bursts import run_burst
+from observability.errors import NotFound
+
+FRESH_FOR_S: Final = 0.5
+_MOST_AGENTS: Final = 1000
+
+
+class AgentNotFound(NotFound):
+    code = "agent-not-found"
+    title = "Agent not found"
+    remedy = "Check the agent's name; GET /api/agents lists those you may use."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSnapshot:
+    """What is needed to call a provider. Timeouts in seconds."""
+
+    slug: str
+    base_url: str
+    key_variable: str
+    encrypted_key: str
+    is_demo: bool
+    connect_timeout_s: float
+    first_token_timeout_s: float
+    between_tokens_timeout_s: float
+    total_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    provider: ProviderSnapshot
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """An agent and the version that answers, frozen. `choices` holds the model and its fallbacks, in order."""
+
+    slug: str
+    name: str
+    description: str
+    access: str
+    number: int
+    system_prompt: str
+    greeting: str
+    choices: tuple[ModelChoice, ...]
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int
+    prompt_budget_tokens: int
+
+    @property
+    def is_demo(self) -> bool:
+        return bool(self.choices) and self.choices[0].provider.is_demo
+
+
+class LiveVersions:
+    """The live versions that this process has used lately, by slug."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[str, tuple[float, Answering]] = {}
+        self._loading: dict[str, asyncio.Task[Answering]] = {}
+
+    async def find(self, slug: str) -> Answering:
+        """Return the live version of the active agent `slug`.
+
+        Raises:
+            AgentNotFound: no such agent, or it is switched off or never published.
+        """
+        known = self._snapshots.get(slug)
+        if known is not None and time.monotonic() - known[0] < FRESH_FOR_S:
+            return known[1]
+        task = self._loading.get(slug)
+        if task is None:
+            task = self._loading[slug] = asyncio.create_task(self._load(slug))
+            task.add_done_callback(lambda _: self._loading.pop(slug, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, slug: str) -> Answering:
+        asked_at = time.monotonic()
+        try:
+            snapshot = await run_burst(load_live, slug)
+        except AgentNotFound:
+            self._snapshots.pop(slug, None)
+            raise
+        if len(self._snapshots) >= _MOST_AGENTS:
+            self._snapshots.clear()
+        self._snapshots[slug] = (asked_at, snapshot)
+        return snapshot
+
+
+def load_live(slug: str) -> Answering:
+    agent = Agent.objects.select_related("live_version__provider").filter(slug=slug, is_active=True).first()
+    if agent is None or agent.live_version is None:
+        raise AgentNotFound
+    return snapshot_of(agent, agent.live_version)
+
+
+def load_draft(slug: str) -> Answering:
+    """Return the draft of `slug`, or its newest version where it has none.
+
+    Raises:
+        AgentNotFound: no such agent.
+    """
+    version = AgentVersion.objects.select_related("agent", "provider").filter(agent__slug=slug).order_by("-number").first()
+    if version is None:
+        raise AgentNotFound
+    return snapshot_of(version.agent, version)
+
+
+def list_live() -> list[Answering]:
+    """Return the live version of every active agent that anyone may use, by slug."""
+    agents = Agent.objects.select_related("live_version__provider").filter(is_active=True, access=Access.PUBLIC, live_version__isnull=False)
+    return [snapshot_of(agent, agent.live_version) for agent in agents if agent.live_version]
+
+
+def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
+    chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.select_related("provider"))]
+    default = Provider.objects.filter(is_default=True).first()
+    choices = []
+    for chosen, model in chain:
+        provider = chosen or default
+        # The demo model never stands in for a real one that failed.
+        if provider is not None and not (choices and provider.is_demo):
+            choices.append(ModelChoice(_snapshot_of_provider(provider), model or provider.default_model))
+    return Answering(
+        slug=agent.slug,
+        name=agent.name,
+        description=agent.description,
+        access=agent.access,
+        number=version.number,
+        system_prompt=version.system_prompt,
+        greeting=version.greeting,
+        choices=tuple(choices),
+        temperature=version.temperature,
+        top_p=version.top_p,
+        max_output_tokens=version.max_output_tokens,
+        prompt_budget_tokens=version.prompt_budget_tokens,
+    )
+
+
+def _snapshot_of_provider(provider: Provider) -> ProviderSnapshot:
+    return ProviderSnapshot(**{name: getattr(provider, name) for name in ProviderSnapshot.__dataclass_fields__})

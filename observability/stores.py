@@ -1,0 +1,56 @@
+"""Health of the stores: PostgreSQL with every migration applied, and Redis."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis.asyncio
+from django.conf import settings
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from observability.bursts import run_burst
+from observability.health import HealthCheck, Unhealthy, register_health_check
+
+_TIMEOUT_S: Final = 1.0
+
+
+def register_store_checks() -> None:
+    register_health_check(HealthCheck("database", _check_database))
+    register_health_check(HealthCheck("migrations", _check_migrations))
+    # Redis holds only what may be lost, and chat answers without it: a failure there must not take every replica away.
+    register_health_check(HealthCheck("cache", _check_cache, required=False))
+
+
+async def _check_database() -> None:
+    await run_burst(_select_one)
+
+
+def _select_one() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+_migrated = False
+
+
+async def _check_migrations() -> None:
+    # Once all are applied they stay so for the life of this process's code.
+    global _migrated  # noqa: PLW0603
+    if not _migrated:
+        await run_burst(_find_unapplied)
+        _migrated = True
+
+
+def _find_unapplied() -> None:
+    executor = MigrationExecutor(connection)
+    if unapplied := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise Unhealthy(f"{len(unapplied)} migrations are not applied; run manage.py migrate")
+
+
+async def _check_cache() -> None:
+    client = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S)
+    try:
+        await client.ping()
+    finally:
+        await client.aclose()
