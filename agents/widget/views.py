@@ -40,7 +40,7 @@ def list_agents(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@csp_replace(PAGE_POLICY)
+@csp_replace(PAGE_POLICY)  # type: ignore[arg-type] # django-csp describes only views without arguments
 def chat_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the chat with one agent.
 
