@@ -4,6 +4,7 @@
 import { renderBlocks, toNodes } from "./markdown.js";
 
 const PAUSE_PER_WORK = 4;
+const SAID_FOR_MS = 2000;
 
 export class Answer {
   #element;
@@ -55,7 +56,7 @@ export class Answer {
       if (old?.html === html) return;
       const box = old?.box ?? document.createElement("div");
       const fragment = toNodes(html);
-      fragment.querySelectorAll("pre").forEach(addCopyButton);
+      fragment.querySelectorAll("pre").forEach(addCodeHead);
       fragment.querySelectorAll("table").forEach(makeScrollable);
       box.replaceChildren(fragment);
       if (!old) this.#element.append(box);
@@ -67,21 +68,25 @@ export class Answer {
   }
 }
 
-function addCopyButton(pre) {
+function addCodeHead(pre) {
   const box = document.createElement("div");
-  box.className = "chat-code";
+  const head = document.createElement("div");
+  const language = document.createElement("span");
   const button = document.createElement("button");
+  box.className = "chat-code";
+  head.className = "chat-code-head";
+  language.textContent = pre.querySelector("code")?.className.replace("language-", "") ?? "";
   button.type = "button";
   button.className = "chat-copy";
   button.textContent = "Copy";
-  button.setAttribute("aria-label", "Copy code");
   button.addEventListener("click", async () => {
     button.textContent = (await copy(pre)) ? "Copied" : "Not copied";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    setTimeout(() => (button.textContent = "Copy"), SAID_FOR_MS);
   });
   pre.replaceWith(box);
   pre.tabIndex = 0; // wide code scrolls, also by keyboard
-  box.append(pre, button);
+  head.append(language, button);
+  box.append(head, pre);
 }
 
 function makeScrollable(table) {

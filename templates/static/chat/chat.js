@@ -244,6 +244,7 @@ class Chat {
     this.#root.toggleAttribute("data-busy", Boolean(this.#running));
     send.hidden = Boolean(this.#running);
     stop.hidden = !this.#running;
+    for (const actions of this.#parts.log.querySelectorAll(".chat-actions")) actions.disabled = Boolean(this.#running);
     if (hadFocus && !this.#running) message.focus();
   }
 

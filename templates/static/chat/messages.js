@@ -42,7 +42,7 @@ export function problemItem({ message, requestId, retryAfterS }, actions) {
   const wait = retryAfterS ? ` Please wait ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}.` : "";
   item.append(make("p", "", message + wait));
   if (requestId) item.append(make("p", "chat-request-id", `Request id: ${requestId}`));
-  const row = make("p", "chat-actions");
+  const row = make("fieldset", "chat-actions");
   for (const { label, run, waits } of actions) {
     const button = make("button", "chat-button", label);
     button.type = "button";
