@@ -149,7 +149,7 @@ class AgentVersion(models.Model):
         help_text="Who runs the model. Empty: the default provider.",
     )
     model = models.CharField(
-        max_length=200, blank=True, default="", help_text="The model's name, such as gpt-5-mini. Empty: the provider's default model."
+        max_length=200, blank=True, default="", help_text="The model's name, such as gpt-6-luna. Empty: the provider's default model."
     )
     temperature = models.FloatField(
         null=True,

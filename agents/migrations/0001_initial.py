@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
                 ('number', models.PositiveIntegerField(editable=False)),
                 ('system_prompt', models.TextField(help_text='Who the agent is, what it knows and how it speaks. Sent before every conversation, word for word.', max_length=100000)),
                 ('greeting', models.TextField(blank=True, default='', help_text='What the chat page shows before the first message. Not sent to the model.', max_length=2000)),
-                ('model', models.CharField(blank=True, default='', help_text="The model's name, such as gpt-5-mini. Empty: the provider's default model.", max_length=200)),
+                ('model', models.CharField(blank=True, default='', help_text="The model's name, such as gpt-6-luna. Empty: the provider's default model.", max_length=200)),
                 ('temperature', models.FloatField(blank=True, help_text="0 is steady, 1 lively, 2 wild. Empty: the model's own default.", null=True, validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(2.0)])),
                 ('top_p', models.FloatField(blank=True, help_text="An alternative to temperature: keep only the likeliest words that together reach this share. Empty: the model's default.", null=True, validators=[django.core.validators.MinValueValidator(0.01), django.core.validators.MaxValueValidator(1.0)], verbose_name='top-p')),
                 ('max_output_tokens', models.PositiveIntegerField(default=1024, help_text='An answer is cut here. 100 tokens are about 75 English words.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(200000)], verbose_name='longest answer (tokens)')),

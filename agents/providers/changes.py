@@ -16,11 +16,11 @@ from agents.models import Provider
 
 from .keys import UnreadableKey, seal, value_of
 
-PORTS = {"http": 80, "https": 443}
 
+def check_change(provider: Provider, *, typed_key: str = "", forget: bool = False) -> None:
+    """Check the unsaved `provider` against its row in the database, before `apply_key`.
 
-def check_change(provider: Provider, *, typed_key: str = "") -> None:
-    """Check the unsaved `provider` against its row in the database; `typed_key` is what the person typed, "" if nothing.
+    `typed_key` is what the person typed, "" if nothing; `forget` that the stored key shall go.
 
     Raises:
         ValidationError: keyed by `base_url`, `key_variable` or `key`, each with what to do.
@@ -32,7 +32,7 @@ def check_change(provider: Provider, *, typed_key: str = "") -> None:
     if provider.key_variable:
         if _moved(old, provider) or (old is not None and old.key_variable != provider.key_variable):
             _check_proof(provider.key_variable, typed_key=typed_key)
-    elif old is not None and old.encrypted_key and provider.encrypted_key and _moved(old, provider) and not typed_key:
+    elif old is not None and old.encrypted_key and _moved(old, provider) and not typed_key and not forget:
         raise ValidationError({"key": "The address changed: enter the key again, or tick the box that forgets it."})
 
 
@@ -50,7 +50,7 @@ def apply_key(provider: Provider, *, typed_key: str = "", forget: bool = False) 
 def _check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in PORTS and parts.hostname and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
@@ -79,9 +79,5 @@ def _check_proof(variable: str, *, typed_key: str) -> None:
 
 
 def _moved(old: Provider | None, new: Provider) -> bool:
-    return old is None or _destination(old.base_url) != _destination(new.base_url)
-
-
-def _destination(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)
+    # The whole address: on a shared host the path alone may lead to somebody else.
+    return old is None or old.base_url.rstrip("/") != new.base_url.rstrip("/")

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.utils.encoding import force_bytes
 
 from agents.models import KEY_VARIABLE_PATTERN
 from observability.errors import ChatbotError
@@ -86,7 +87,7 @@ def value_of(variable: str) -> str:
         raise UnreadableKey(f"{variable} is not read: variables for keys end in _API_KEY. Rename it.")
     value = os.environ.get(variable, "")
     if not value and variable == "OPENAI_API_KEY":
-        value = settings.OPENAI_API_KEY
+        value = settings.OPENAI_API_KEY  # also from the .env file
     value = value.strip()
     if value and not USABLE_KEY.fullmatch(value):
         raise UnreadableKey(f"{variable} holds characters that no key has, such as spaces or line breaks. Set it again.")
@@ -98,5 +99,5 @@ def _fernet() -> MultiFernet:
     return MultiFernet([Fernet(_derived(secret)) for secret in secrets])
 
 
-def _derived(secret: str) -> bytes:
-    return base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=PURPOSE).derive(secret.encode()))
+def _derived(secret: str | bytes) -> bytes:
+    return base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=PURPOSE).derive(force_bytes(secret)))
