@@ -6,9 +6,9 @@ from observability.logs import logging_settings
 
 from . import base
 from .base import *  # noqa: F403 - Django settings are a flat module
-from .environment import read_environment
+from .environment import env_file, generated_file, read_environment
 
-ENVIRONMENT = read_environment()
+ENVIRONMENT = read_environment(files=(generated_file(), env_file()))
 globals().update(base.settings_from(ENVIRONMENT))
 
 DEBUG = False

@@ -1,6 +1,7 @@
 """Every setting of this server, in one place: its type, its bounds, its default and what it is for.
 
-Values come from environment variables of the same name in capitals, and from a `.env` file in the project's folder.
+Values come from environment variables of the same name in capitals, and from a `.env` file in the project's folder
+(ENV_FILE names another; tests read none).
 `docs/settings.md` and `.env.example` list the same names; `tests/chatbot_site/settings/test_documented.py` compares them.
 """
 
@@ -9,14 +10,17 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent.parent
+
+SECRET_KEY_CHARS: Final = 50
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -28,19 +32,29 @@ class Environment(BaseSettings):
 
     # --- needed outside development -----------------------------------------------------------------------------
     secret_key: str = Field(default="", description="a random text of at least 50 characters that signs sessions and encrypts stored keys")
-    database_url: str = Field(default="", description="a PostgreSQL 15 to 18 with pgvector, such as postgres://user:password@host:5432/name")
+    database_url: str = Field(
+        default="", description="a PostgreSQL 15 to 18 with pgvector, such as postgres://user:password@host:5432/name"
+    )
     redis_url: str = Field(default="", description="a Redis 6.2+ or Valkey, such as redis://host:6379/0")
     allowed_hosts: CommaSeparated = Field(default=[], description="the host names this server answers to, separated by commas")
 
     # --- optional -----------------------------------------------------------------------------------------------
-    secret_key_fallbacks: CommaSeparated = Field(default=[], description="earlier values of SECRET_KEY, separated by commas, while one is being rotated")
-    csrf_trusted_origins: CommaSeparated = Field(default=[], description="origins such as https://bots.example.com from which the admin is used, separated by commas")
+    secret_key_fallbacks: CommaSeparated = Field(
+        default=[], description="earlier values of SECRET_KEY, separated by commas, while one is being rotated"
+    )
+    csrf_trusted_origins: CommaSeparated = Field(
+        default=[], description="origins such as https://bots.example.com from which the admin is used, separated by commas"
+    )
     trusted_proxies: CommaSeparated = Field(
         default=[], description="networks such as 10.0.0.0/8 whose X-Forwarded-For is believed, separated by commas"
     )
-    secure_ssl_redirect: bool = Field(default=True, description="true or false: whether plain HTTP is redirected to HTTPS (outside development)")
+    secure_ssl_redirect: bool = Field(
+        default=True, description="true or false: whether plain HTTP is redirected to HTTPS (outside development)"
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
-    environment_name: str = Field(default="", max_length=40, description="a name such as production or staging that the admin and the logs show")
+    environment_name: str = Field(
+        default="", max_length=40, description="a name such as production or staging that the admin and the logs show"
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="the TCP port to listen on, 1 to 65535")
     web_concurrency: int = Field(default=1, ge=1, le=64, description="how many web worker processes to run, 1 to 64")
     data_dir: Path = Field(default=PROJECT_DIR / ".data", description="the folder in which `make run` keeps its databases and models")
@@ -48,10 +62,14 @@ class Environment(BaseSettings):
 
     # --- models -------------------------------------------------------------------------------------------------
     openai_api_key: str = Field(default="", description="the key of the default provider")
-    openai_base_url: str = Field(default="", pattern=r"^(https?://\S+)?$", description="the address of an OpenAI-compatible API, ending in /v1")
+    openai_base_url: str = Field(
+        default="", pattern=r"^(https?://\S+)?$", description="the address of an OpenAI-compatible API, ending in /v1"
+    )
     default_chat_model: str = Field(default="", max_length=200, description="the model that agents use unless they name another")
     demo_model_url: str = Field(
-        default="", pattern=r"^(http://127\.0\.0\.1:\d+/v1)?$", description="the address of the built-in demo model; `make run` sets it, nobody else needs to"
+        default="",
+        pattern=r"^(http://127\.0\.0\.1:\d+/v1)?$",
+        description="the address of the built-in demo model; `make run` sets it, nobody else needs to",
     )
     outbound_allowed_hosts: CommaSeparated = Field(
         default=[], description="hosts (host or host:port) on private networks that this server may call, separated by commas"
@@ -59,11 +77,15 @@ class Environment(BaseSettings):
 
     # --- chat limits --------------------------------------------------------------------------------------------
     chat_max_message_chars: int = Field(default=32_000, ge=1, le=1_000_000, description="the longest message in characters, 1 to 1,000,000")
-    chat_max_reply_chars: int = Field(default=200_000, ge=100, le=5_000_000, description="the longest reply in characters before it is cut, 100 to 5,000,000")
+    chat_max_reply_chars: int = Field(
+        default=200_000, ge=100, le=5_000_000, description="the longest reply in characters before it is cut, 100 to 5,000,000"
+    )
     chat_max_concurrent_turns: int = Field(
         default=1000, ge=1, le=100_000, description="how many turns one web process answers at once before it sheds load with a 503"
     )
-    chat_history_turns: int = Field(default=50, ge=0, le=500, description="how many recent turns of a session are considered for the prompt, 0 to 500")
+    chat_history_turns: int = Field(
+        default=50, ge=0, le=500, description="how many recent turns of a session are considered for the prompt, 0 to 500"
+    )
     max_body_bytes: int = Field(default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes")
     database_pool_size: int = Field(default=8, ge=2, le=200, description="how many database connections one process may open, 2 to 200")
 
@@ -73,6 +95,11 @@ class Environment(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_absolute(cls, value: Path) -> Path:
+        return _in_project(value)
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -104,26 +131,41 @@ class Environment(BaseSettings):
         return value
 
 
-def read_environment(*, required: tuple[str, ...] = ()) -> Environment:
-    """Return the validated environment; `required` names fields that have no usable default here.
+def env_file() -> Path:
+    """Return the path of the `.env` file: ENV_FILE, or `.env` in the project's folder."""
+    return Path(os.environ.get("ENV_FILE") or PROJECT_DIR / ".env")
+
+
+def generated_file() -> Path:
+    """Return the path of the file in which `make run` leaves the addresses and secrets it made, for `manage.py` beside it."""
+    named = os.environ.get("DATA_DIR") or (dotenv_values(env_file()).get("DATA_DIR") if env_file().is_file() else None)
+    return _in_project(Path(named) if named else PROJECT_DIR / ".data") / "environment"
+
+
+def read_environment(*, required: tuple[str, ...] = (), files: tuple[Path, ...] = ()) -> Environment:
+    """Return the validated environment.
+
+    Args:
+        required: Fields that have no usable default here.
+        files: Files of NAME=value lines, where they exist; a later one wins, and the process's own environment wins over all.
 
     Raises:
         ImproperlyConfigured: names every variable that is missing or wrong, and what to set it to.
     """
-    files = [PROJECT_DIR / ".env"]
-    if data_dir := os.environ.get("DATA_DIR"):
-        files.insert(0, Path(data_dir) / "environment")
-    else:
-        files.insert(0, PROJECT_DIR / ".data" / "environment")
     try:
-        # pydantic-settings takes the last file's value where both have one; the process's own environment wins over both.
         environment = Environment(_env_file=[file for file in files if file.is_file()])
     except ValidationError as error:
         raise ImproperlyConfigured("\n".join(_explain(detail) for detail in error.errors())) from None
     missing = [name for name in required if not getattr(environment, name)]
+    if "secret_key" in required and 0 < len(environment.secret_key) < SECRET_KEY_CHARS:
+        raise ImproperlyConfigured(f"SECRET_KEY is too short to be safe. Set it to {_remedy('secret_key')}.")
     if missing:
         raise ImproperlyConfigured("\n".join(f"{name.upper()} is not set. Set it to {_remedy(name)}." for name in missing))
     return environment
+
+
+def _in_project(path: Path) -> Path:
+    return PROJECT_DIR / path.expanduser()
 
 
 def _explain(detail: Any) -> str:

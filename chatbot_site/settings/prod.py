@@ -2,9 +2,9 @@
 
 from . import base
 from .base import *  # noqa: F403 - Django settings are a flat module
-from .environment import read_environment
+from .environment import env_file, read_environment
 
-ENVIRONMENT = read_environment(required=("secret_key", "database_url", "redis_url", "allowed_hosts"))
+ENVIRONMENT = read_environment(required=("secret_key", "database_url", "redis_url", "allowed_hosts"), files=(env_file(),))
 globals().update(base.settings_from(ENVIRONMENT))
 
 DEBUG = False

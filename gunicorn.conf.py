@@ -1,0 +1,49 @@
+"""How gunicorn serves this project, for the Procfile and for `make run` alike (which adds its own --bind)."""
+
+import os
+import socket
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+
+from chatbot_site.settings.environment import env_file, read_environment
+from chatbot_site.tokenizer import place_ranks
+
+try:
+    environment = read_environment(files=(env_file(),))
+except ImproperlyConfigured as error:
+    sys.exit(str(error))
+
+
+def _listens_on_ipv6() -> bool:
+    try:
+        with socket.create_server(("::", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+# [::] takes IPv4 as well. Some container hosts have no IPv6 at all.
+bind = f"{'[::]' if _listens_on_ipv6() else '0.0.0.0'}:{environment.port}"  # noqa: S104 - behind a host's proxy
+worker_class = "asgi"
+workers = environment.web_concurrency
+# Streams are long, so they are bounded by turns (CHAT_MAX_CONCURRENT_TURNS, with a clear 503), not by connections.
+worker_connections = 2 * environment.chat_max_concurrent_turns + 100
+# A client that leaves cancels its turn at once, not three seconds later.
+asgi_disconnect_grace_period = 0
+# Longer than the 60 s for which common proxies keep their connections, so that they never write into a closed one.
+keepalive = 75
+# Hosts kill a process 30 s after asking it to stop.
+graceful_timeout = 25
+# Its default is a socket in the home folder, through which anybody with that account commands the server.
+control_socket_disable = True
+# Each request is logged by chatbot_site.middleware, with its id.
+accesslog = None
+# The heartbeat file must not wait for a busy disk.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file there
+
+
+def on_starting(server: object) -> None:
+    """Put the tokenizer's ranks in place before the workers start, which inherit where they are."""
+    folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(type(environment.data_dir)(folder)))
