@@ -61,7 +61,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 def cpu_s(process: psutil.Process) -> float:
     """Return the processor seconds that `process` and its living children have used."""
-    return sum(times.user + times.system for times in (member.cpu_times() for member in family(process)))
+    return float(sum(times.user + times.system for times in (member.cpu_times() for member in family(process))))
 
 
 def memory_bytes(process: psutil.Process) -> tuple[int, int]:
@@ -71,14 +71,14 @@ def memory_bytes(process: psutil.Process) -> tuple[int, int]:
 
 
 def listener(host: str, port: int) -> psutil.Process | None:
-    """Return the process of this machine that listens on `port`; its topmost ancestor of the same program, if it forked."""
+    """Return the process of this machine that listens on `port`; None if there is none, or it cannot be told."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         return None
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
         return None
-    pids = [connection.pid for connection in connections if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port]
-    for pid in filter(None, sorted(pids, key=lambda pid: pid or 0)):
-        return psutil.Process(pid)
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
+            return psutil.Process(connection.pid)
     return None

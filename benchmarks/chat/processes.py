@@ -120,8 +120,9 @@ class ServerProcess:
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            for member in [*psutil.Process(self._process.pid).children(), self._process]:
-                member.kill()
+            for worker in psutil.Process(self._process.pid).children():
+                worker.kill()
+            self._process.kill()
             self._process.wait()
         self._log.unlink()
 
