@@ -9,8 +9,11 @@ from typing import Final
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
+from django.urls import reverse
+from django.utils.deprecation import MiddlewareMixin
 from uuid_utils import uuid7
 
 access_log = structlog.get_logger("access")
@@ -72,3 +75,12 @@ class ApiSecurityMiddleware:
         response.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         response.setdefault("Cache-Control", "no-store")
         return self.security.process_response(request, response)  # type: ignore[arg-type]
+
+
+class AdminPolicyMiddleware(MiddlewareMixin):
+    """Give the admin its own Content-Security-Policy: Alpine, which its pages use, needs what all other pages forbid."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if request.path.startswith(reverse("admin:index")):
+            response._csp_config = settings.ADMIN_CONTENT_SECURITY_POLICY  # type: ignore[attr-defined] - what django-csp's decorators set
+        return response

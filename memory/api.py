@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
 from memory.models import TurnState
 from memory.turns import (
     FinishedTurn,
@@ -14,12 +15,17 @@ from memory.turns import (
 )
 
 __all__ = [
+    "Breakage",
+    "Day",
     "FinishedTurn",
     "NewTurn",
     "OpenedTurn",
     "PastTurn",
     "TurnState",
+    "breakages_today",
     "finish_turns",
     "interrupt_left_behind_turns",
     "open_turns",
+    "turns_by_day",
+    "turns_today",
 ]

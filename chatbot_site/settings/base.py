@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from observability.logs import logging_settings
@@ -48,6 +49,7 @@ MIDDLEWARE = [
     "chatbot_site.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
+    "chatbot_site.middleware.AdminPolicyMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -141,6 +143,10 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "chatbot_site.problems.answer_csrf_failure"
 
+def _sidebar(title: str, icon: str, model: str, permission: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist"), "permission": f"agents.admin.permissions.{permission}"}
+
+
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Chatbots",
     "SITE_HEADER": "Chatbots",
@@ -148,6 +154,26 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "forum",
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "agents.admin.overview.environment_label",
+    "DASHBOARD_CALLBACK": "agents.admin.overview.add_overview",
+    "GLOBAL_CALLBACK": "agents.admin.overview.demo_banner",
+    "STYLES": [lambda request: static("admin_agents/pages.css")],
+    # Blue: contrast of 4.5 to 1 on white and on the dark ground.
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.604)",
+            "100": "oklch(93.2% .032 255.585)",
+            "200": "oklch(88.2% .059 254.128)",
+            "300": "oklch(80.9% .105 251.813)",
+            "400": "oklch(70.7% .165 254.624)",
+            "500": "oklch(62.3% .214 259.815)",
+            "600": "oklch(54.6% .245 262.881)",
+            "700": "oklch(48.8% .243 264.376)",
+            "800": "oklch(42.4% .199 265.638)",
+            "900": "oklch(37.9% .146 265.522)",
+            "950": "oklch(28.2% .091 267.935)",
+        },
+    },
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,
@@ -155,8 +181,23 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Chatbots",
                 "items": [
-                    {"title": "Agents", "icon": "smart_toy", "link": reverse_lazy("admin:agents_agent_changelist"), "permission": "agents.admin.may_view_agents"},
-                    {"title": "Providers", "icon": "dns", "link": reverse_lazy("admin:agents_provider_changelist"), "permission": "agents.admin.may_view_providers"},
+                    {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
+                    _sidebar("Agents", "smart_toy", "agents_agent", "may_view_agents"),
+                    _sidebar("Providers", "dns", "agents_provider", "may_view_providers"),
+                ],
+            },
+            {
+                "title": "What was said",
+                "items": [
+                    _sidebar("Conversations", "forum", "memory_conversation", "may_view_conversations"),
+                    _sidebar("Turns", "chat_bubble", "memory_turn", "may_view_turns"),
+                ],
+            },
+            {
+                "title": "People",
+                "items": [
+                    _sidebar("Users", "person", "auth_user", "may_view_people"),
+                    _sidebar("Groups", "group", "auth_group", "may_view_groups"),
                 ],
             },
         ],

@@ -1,0 +1,27 @@
+"""Who may do what in the admin. The groups `editors` and `operators` get these permissions from `manage.py setup`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest
+
+Check = Callable[[HttpRequest], bool]
+
+
+def _has(permission: str) -> Check:
+    def check(request: HttpRequest) -> bool:
+        return request.user.is_active and request.user.is_staff and request.user.has_perm(permission)
+
+    check.__doc__ = f"Whether the person who asks has `{permission}`."
+    return check
+
+
+may_view_agents = _has("agents.view_agent")
+may_edit_agents = _has("agents.change_agent")
+may_add_agents = _has("agents.add_agent")
+may_view_providers = _has("agents.view_provider")
+may_view_conversations = _has("memory.view_conversation")
+may_view_turns = _has("memory.view_turn")
+may_view_people = _has("auth.view_user")
+may_view_groups = _has("auth.view_group")

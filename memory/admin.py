@@ -1,0 +1,105 @@
+"""Conversations in the admin, read-only: for operators who look into what happened.
+
+People appear by the opaque number of their `Subject` only. Nothing here can be added, changed or deleted: erasing a person
+has its own, complete way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from memory.models import Conversation, Turn, TurnState
+
+STATE_LABELS = {
+    TurnState.RUNNING.label: "info",
+    TurnState.DONE.label: "success",
+    TurnState.CANCELLED.label: "warning",
+    TurnState.INTERRUPTED.label: "warning",
+    TurnState.FAILED.label: "danger",
+}
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """A list and a page to look at, for those with the view permission; no form of it can be sent."""
+
+    actions = None
+    list_per_page = 50
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ReadOnlyAdmin):
+    list_display = ("session_id", "agent", "person", "turn_count", "last_turn_at", "created_at")
+    list_filter = ("last_turn_at",)
+    search_fields = ("session_id", "agent")
+    search_help_text = "Search for an agent's address name or a session."
+    ordering = ("-last_turn_at",)
+    change_form_template = "admin/memory/transcript.html"
+
+    @display(description="person", ordering="subject_id")
+    def person(self, conversation: Conversation) -> str:
+        return f"#{conversation.subject_id}"
+
+    @display(description="turns", ordering="last_seq")
+    def turn_count(self, conversation: Conversation) -> int:
+        return conversation.last_seq
+
+    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        turns = Turn.objects.filter(conversation_id=object_id).order_by("seq") if object_id.isdigit() else Turn.objects.none()
+        newest = turns.order_by("-seq")[:200]
+        response: HttpResponse = super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "turns": sorted(newest, key=lambda turn: turn.seq)}
+        )
+        return response
+
+
+@admin.register(Turn)
+class TurnAdmin(ReadOnlyAdmin):
+    list_display = ("started", "agent", "version", "session", "state_label", "prompt_tokens", "completion_tokens", "duration", "model")
+    list_filter = ("state", "created_at")
+    search_fields = ("=agent", "=request_id", "=conversation__session_id")
+    search_help_text = "Search for an agent's address name, a session or a request id."
+    ordering = ("-created_at",)
+    fields = (
+        "id", "session", "seq", "state", "agent", "version", "provider", "model", "message", "reply", "finish_reason", "error_code",
+        "prompt_tokens", "completion_tokens", "usage_estimated", "first_token_ms", "metadata", "request_id", "created_at", "finished_at",
+    )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
+        turns: QuerySet[Turn] = super().get_queryset(request).prefetch_related(
+            Prefetch("conversation", Conversation.objects.only("id", "session_id"))
+        )
+        return turns
+
+    @display(description="time (UTC)", ordering="created_at")
+    def started(self, turn: Turn) -> str:
+        return turn.created_at.strftime("%d %b %Y, %H:%M:%S")
+
+    @display(description="session")
+    def session(self, turn: Turn) -> str:
+        return format_html('<a href="{}">{}</a>', reverse("admin:memory_conversation_change", args=(turn.conversation_id,)), turn.conversation.session_id)
+
+    @display(description="state", ordering="state", label=STATE_LABELS)
+    def state_label(self, turn: Turn) -> str:
+        return turn.get_state_display()
+
+    @display(description="took")
+    def duration(self, turn: Turn) -> str:
+        return f"{(turn.finished_at - turn.created_at).total_seconds():.1f} s" if turn.finished_at else "–"

@@ -1,0 +1,151 @@
+// What the agent pages do beyond plain forms: count tokens while somebody writes, add and order fallback models,
+// suggest an address name, and warn before unsaved text is lost. Everything is saved by plain forms.
+
+const COUNT_AFTER_MS = 500;
+const numbers = new Intl.NumberFormat("en");
+
+function countTokens(box) {
+  const prompt = document.getElementById(box.dataset.promptField);
+  const budgetField = document.getElementById(box.dataset.budgetField);
+  const modelField = document.getElementById(box.dataset.modelField);
+  const output = box.querySelector("output");
+  const meter = box.querySelector("meter");
+  const token = document.querySelector("input[name=csrfmiddlewaretoken]")?.value;
+  if (!prompt || !token) return;
+  let timer = 0;
+  let asked = 0;
+  let tokens = null;
+
+  const say = (words, over = false) => {
+    if (output.textContent !== words) output.textContent = words;
+    box.classList.toggle("ca-over", over);
+  };
+  const show = () => {
+    if (tokens === null) return;
+    const counted = `${numbers.format(tokens)} token${tokens === 1 ? "" : "s"}`;
+    const budget = Number(budgetField?.value);
+    if (!budget) return say(`${counted}.`);
+    const share = Math.round((100 * tokens) / budget);
+    if (meter) meter.value = Math.min(100, share);
+    if (tokens >= budget) say(`${counted}: more than the prompt budget of ${numbers.format(budget)}. Shorten the text or raise the budget.`, true);
+    else say(`${counted} of the prompt budget of ${numbers.format(budget)} (${share} %).`);
+  };
+  const count = async () => {
+    const mine = ++asked;
+    try {
+      const response = await fetch(box.dataset.url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+        body: JSON.stringify({ text: prompt.value, model: modelField?.value ?? "" }),
+      });
+      if (mine !== asked) return;
+      if (!response.ok) throw new Error(String(response.status));
+      tokens = (await response.json()).tokens;
+      show();
+    } catch {
+      if (mine === asked) say("The tokens cannot be counted just now. Saving works all the same.");
+    }
+  };
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(count, COUNT_AFTER_MS);
+  };
+  prompt.addEventListener("input", later);
+  modelField?.addEventListener("change", later);
+  budgetField?.addEventListener("input", show);
+  count();
+}
+
+function orderFallbacks(box) {
+  const rows = box.querySelector("[data-rows]");
+  const template = box.querySelector("template");
+  const add = box.querySelector("[data-add]");
+  const form = box.closest("form");
+  if (!template || !add) return;
+  const total = form.querySelector("[name=fallbacks-TOTAL_FORMS]");
+
+  const renumber = () => {
+    [...rows.children].forEach((row, index) => {
+      row.querySelectorAll("select, input").forEach((field) => {
+        field.name = field.name.replace(/^fallbacks-(\d+|__prefix__)-/, `fallbacks-${index}-`);
+        field.id = `id_${field.name}`;
+      });
+      row.querySelector("[data-up]").disabled = index === 0;
+      row.querySelector("[data-down]").disabled = index === rows.children.length - 1;
+    });
+    total.value = rows.children.length;
+    add.disabled = rows.children.length >= Number(box.dataset.most);
+  };
+  const changed = () => {
+    renumber();
+    form.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const equip = (row) => {
+    row.querySelectorAll("button").forEach((button) => (button.hidden = false));
+    row.querySelector("[data-up]").addEventListener("click", (event) => {
+      row.previousElementSibling?.before(row);
+      changed();
+      event.currentTarget.focus();
+    });
+    row.querySelector("[data-down]").addEventListener("click", (event) => {
+      row.nextElementSibling?.after(row);
+      changed();
+      event.currentTarget.focus();
+    });
+    row.querySelector("[data-remove]").addEventListener("click", () => {
+      row.remove();
+      changed();
+      add.focus();
+    });
+  };
+  [...rows.children].forEach(equip);
+  add.hidden = false;
+  add.addEventListener("click", () => {
+    const row = template.content.firstElementChild.cloneNode(true);
+    rows.append(row);
+    equip(row);
+    changed();
+    const provider = row.querySelector("select");
+    provider.value = "default";
+    provider.focus();
+  });
+  renumber();
+}
+
+function suggestSlug(field) {
+  const name = document.getElementById(field.dataset.slugFrom);
+  if (!name) return;
+  let own = field.value !== "";
+  field.addEventListener("input", () => (own = field.value !== ""));
+  name.addEventListener("input", () => {
+    if (own) return;
+    field.value = name.value
+      .normalize("NFKD")
+      .replace(/[\u0300-\u036f]/g, "")
+      .toLowerCase()
+      .replace(/[^a-z0-9]+/g, "-")
+      .slice(0, 63)
+      .replace(/^-+|-+$/g, "");
+  });
+}
+
+function warnUnsaved(form) {
+  const note = form.querySelector("[data-unsaved-note]");
+  let unsaved = form.hasAttribute("data-unsaved");
+  const show = () => note && (note.hidden = !unsaved);
+  form.addEventListener("input", () => {
+    unsaved = true;
+    show();
+  });
+  form.addEventListener("submit", () => (unsaved = false));
+  window.addEventListener("beforeunload", (event) => {
+    if (unsaved) event.preventDefault();
+  });
+  show();
+}
+
+document.querySelectorAll("[data-tokens]").forEach(countTokens);
+document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
+document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);
+document.querySelectorAll("form[data-warn-unsaved]").forEach(warnUnsaved);
+document.querySelector("[data-focus]")?.focus();
