@@ -23,7 +23,6 @@ from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, Receive, Send
 from memory.api import interrupt_left_behind_turns
 from observability.bursts import run_burst
-from observability.tokens import count_tokens
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +46,6 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
     sweeping = asyncio.create_task(_sweep_left_behind_turns())
-    count_tokens("Load the tokenizer before the first request.", model="")
     # What exists now lives as long as the process: a collector that need not look at it halves the slowest answers.
     gc.collect()
     gc.freeze()

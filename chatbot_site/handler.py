@@ -71,6 +71,8 @@ class ApiHandler(ASGIHandler):
             watcher.cancel()
 
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
+        if not isinstance(response, StreamingHttpResponse):
+            response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined]
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if not isinstance(response, StreamingHttpResponse):
