@@ -18,8 +18,8 @@ OPENAI_URL: Final = "https://api.openai.com/v1"
 # OpenAI's small model for chat and other high-volume work (models page and deprecations page, November 2026).
 DEFAULT_MODEL: Final = "gpt-6-luna"
 DEMO_SLUG: Final = "demo"
-# The built-in server has one model and answers to any name; this one shows what it is.
-DEMO_MODEL: Final = "demo-smollm2-135m"
+# The name that the built-in server gives its one model (chatbot_site/local/demo_model.py).
+DEMO_MODEL: Final = "smollm2-135m-instruct (demo)"
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 
 

@@ -85,9 +85,10 @@ def value_of(variable: str) -> str:
     """
     if not re.fullmatch(KEY_VARIABLE_PATTERN, variable):
         raise UnreadableKey(f"{variable} is not read: variables for keys end in _API_KEY. Rename it.")
-    value = os.environ.get(variable, "")
+    # PROVIDER_KEYS are those of the .env file; the process's own environment wins.
+    value: str = os.environ.get(variable) or settings.PROVIDER_KEYS.get(variable, "")
     if not value and variable == "OPENAI_API_KEY":
-        value = settings.OPENAI_API_KEY  # also from the .env file
+        value = settings.OPENAI_API_KEY
     value = value.strip()
     if value and not USABLE_KEY.fullmatch(value):
         raise UnreadableKey(f"{variable} holds characters that no key has, such as spaces or line breaks. Set it again.")

@@ -47,7 +47,7 @@ def compare_contents(old: Content | None, new: Content) -> list[FieldChange]:
     changes = []
     for name in content_fields():
         before, after = (old.fields[name] if old else None), new.fields[name]
-        if before != after:
+        if before != after and (old or after not in (None, "")):
             changes.append(_change(name, before, after))
     fallbacks_before = old.fallbacks if old else ()
     if fallbacks_before != new.fallbacks:
@@ -58,12 +58,21 @@ def compare_contents(old: Content | None, new: Content) -> list[FieldChange]:
 
 
 def diff_lines(old: str, new: str) -> tuple[DiffLine, ...]:
-    """Return the line-wise diff of two texts, with two unchanged lines around each change."""
-    # Only at "\n": a change of the last line's end, or of a rarer line break, shall show.
-    before, after = (text.split("\n") if text else [] for text in (old, new))
+    """Return the line-wise diff of two texts, with two unchanged lines around each change.
+
+    A line break at the end that only one of them has shows as an empty line.
+    """
+    before, after = _lines(old), _lines(new)
+    if before and after and before[-1] == after[-1] == "":
+        before, after = before[:-1], after[:-1]
     if len(before) + len(after) > MAX_DIFF_LINES:
         return tuple([DiffLine("removed", line) for line in before] + [DiffLine("added", line) for line in after])
     return tuple(_grouped(before, after))
+
+
+def _lines(text: str) -> list[str]:
+    # Only at "\n": a change of the last line's end, or of a rarer line break, shall show.
+    return text.split("\n") if text else []
 
 
 def _grouped(before: list[str], after: list[str]) -> Iterator[DiffLine]:

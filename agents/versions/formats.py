@@ -23,6 +23,7 @@ from .content import MAX_FALLBACKS, Content, content_fields
 MAX_CHARS: Final = 1_000_000
 MAX_DEPTH: Final = 6
 MAX_NODES: Final = 500
+MAX_MODEL_CHARS: Final = 200
 FORMATS: Final = ("yaml", "json")
 DEFAULTS: Final[dict[str, Any]] = {
     # A choice's plain value, not the enum member.
@@ -182,7 +183,8 @@ class _Loader(yaml.SafeLoader):
         self.nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        peek: Any = self.peek_event  # PyYAML's stubs leave its result out
+        event = peek()
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Unreadable(f"Anchors and aliases (& and *) are not used here: line {line}. Write the value out, or put it in quotes.")
@@ -249,8 +251,8 @@ def _problems(error: ValidationError) -> dict[str, list[str]]:
         # Lists count from 1 in messages, as people do.
         field = ".".join(str(part + 1) if isinstance(part, int) else part for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            known = {1: AgentDocument, 2: Memory, 3: Fallback}.get(len(detail["loc"]), AgentDocument).model_fields
-            text = f"There is no such field. Remove it, or use one of {', '.join(known)}."
+            known: type[BaseModel] = (AgentDocument, Memory, Fallback)[len(detail["loc"]) - 1]
+            text = f"There is no such field. Remove it, or use one of {', '.join(known.model_fields)}."
         elif not detail["loc"]:
             text = "The file must hold the fields of one agent, such as 'slug: support'. See docs/agents-as-files.md."
         else:
@@ -262,9 +264,9 @@ def _problems(error: ValidationError) -> dict[str, list[str]]:
 def _out_of_bounds(document: AgentDocument) -> dict[str, list[str]]:
     """Check the values against the models' own bounds, so that file and form never disagree."""
     problems: dict[str, list[str]] = {}
-    for field, text in _texts(document.model_dump()):
+    for path, text in _texts(document.model_dump()):
         if unusable := _unusable(text):
-            problems[field] = [unusable]
+            problems[path] = [unusable]
     agent = Agent(slug=document.slug, name=document.name, description=document.description, access=document.access)
     content = content_in(document).fields
     version = AgentVersion(**{name: value for name, value in content.items() if name != "provider"}, note=document.note)
@@ -279,8 +281,8 @@ def _out_of_bounds(document: AgentDocument) -> dict[str, list[str]]:
             if field.max_length and isinstance(value, str) and len(value) > field.max_length and field.name not in problems:
                 problems[field.name] = [f"At most {field.max_length:,} characters are possible; these are {len(value):,}. Shorten it."]
     for position, row in enumerate(document.fallbacks, start=1):
-        if len(row.model) > AgentVersion._meta.get_field("model").max_length:
-            problems[f"fallbacks.{position}.model"] = ["The model's name is too long. Shorten it."]
+        if len(row.model) > MAX_MODEL_CHARS:
+            problems[f"fallbacks.{position}.model"] = [f"A model's name has at most {MAX_MODEL_CHARS} characters. Shorten it."]
     if not document.system_prompt.strip():
         problems["system_prompt"] = ["Write who the agent is and how it speaks."]
     if document.access not in Access.values:

@@ -6,10 +6,11 @@ from observability.logs import logging_settings
 
 from . import base
 from .base import *  # noqa: F403 - Django settings are a flat module
-from .environment import env_file, generated_file, read_environment
+from .environment import env_file, generated_file, provider_keys, read_environment
 
 ENVIRONMENT = read_environment(files=(generated_file(), env_file()))
 globals().update(base.settings_from(ENVIRONMENT))
+PROVIDER_KEYS = provider_keys(env_file())
 
 DEBUG = False
 SECRET_KEY = ENVIRONMENT.secret_key or get_random_secret_key()

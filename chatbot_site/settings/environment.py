@@ -142,6 +142,12 @@ def generated_file() -> Path:
     return _in_project(Path(named) if named else PROJECT_DIR / ".data") / "environment"
 
 
+def provider_keys(*files: Path) -> dict[str, str]:
+    """Return the variables of `files` that hold providers' keys (they end in _API_KEY), whatever vendor they are of."""
+    found = {name: value for file in files if file.is_file() for name, value in dotenv_values(file).items()}
+    return {name: value for name, value in found.items() if name.endswith("_API_KEY") and value}
+
+
 def read_environment(*, required: tuple[str, ...] = (), files: tuple[Path, ...] = ()) -> Environment:
     """Return the validated environment.
 

@@ -2,10 +2,11 @@
 
 from . import base
 from .base import *  # noqa: F403 - Django settings are a flat module
-from .environment import env_file, read_environment
+from .environment import env_file, provider_keys, read_environment
 
 ENVIRONMENT = read_environment(required=("secret_key", "database_url", "redis_url", "allowed_hosts"), files=(env_file(),))
 globals().update(base.settings_from(ENVIRONMENT))
+PROVIDER_KEYS = provider_keys(env_file())
 
 DEBUG = False
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

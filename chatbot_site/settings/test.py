@@ -6,6 +6,7 @@ from .environment import read_environment
 
 ENVIRONMENT = read_environment(required=("database_url", "redis_url"))
 globals().update(base.settings_from(ENVIRONMENT))
+PROVIDER_KEYS: dict[str, str] = {}
 
 DEBUG = False
 SECRET_KEY = "only-for-tests-only-for-tests-only-for-tests-only-for-tests"  # noqa: S105 - guards nothing

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,8 @@ class Command(BaseCommand):
 
     def handle(self, *, action: str, **options: Any) -> None:
         try:
-            {"list": self._list, "export": self._export, "apply": self._apply}[action](**options)
+            runs: dict[str, Callable[..., None]] = {"list": self._list, "export": self._export, "apply": self._apply}
+            runs[action](**options)
         except ChatbotError as error:
             raise CommandError(error.detail) from None
         except OSError as error:

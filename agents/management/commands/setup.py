@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand
 from django.db import connection, transaction
 
 from agents import roles
-from agents.checks import why_unreachable
+from agents.checks import check_providers, check_reachable
 from agents.models import Agent, Provider
 from agents.providers.environment import keep_default_provider
 from agents.versions.documents import apply_document, read_document
@@ -60,8 +60,8 @@ def _about(provider: Provider | None) -> list[str]:
     lines = [f"Answers come from {provider.slug} ({provider.base_url}), model {provider.default_model or '(none)'}."]
     if not provider.default_model:
         lines.append("That provider has no default model: set DEFAULT_CHAT_MODEL and run this again, or name a model in each agent.")
-    if reason := why_unreachable(provider):
-        lines.append(f"Warning: {provider.base_url} cannot be reached now: {reason}. Agents answer with an error until it can.")
+    for message in (*check_providers(databases=["default"]), *check_reachable(databases=["default"])):
+        lines.append(f"Warning: {message.msg} {message.hint}")
     return lines
 
 
