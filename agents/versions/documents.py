@@ -18,9 +18,9 @@ from . import formats
 from .comparison import FieldChange, compare_contents
 from .content import Content, content_of, write_fallbacks
 from .drafts import create_agent, draft_of, lock_agent, start_draft
-from .formats import AgentDocument, DocumentError, Fallback, Memory
 from .publishing import publish as publish_draft
 from .publishing import roll_back
+from .schema import AgentDocument, DocumentError, Fallback, Memory, content_in
 
 __all__ = ["AgentDocument", "Applied", "DocumentError", "DraftInTheWay", "apply_document", "document_of", "export_agent", "read_document"]
 
@@ -121,7 +121,7 @@ def _apply(document: AgentDocument, *, author: AbstractBaseUser | None, publish:
     agent_changes = _apply_to_agent(document, agent)
     draft, live = draft_of(agent), agent.live_version
     published = agent.versions.exclude(published_at=None).order_by("-number").first()
-    wanted = formats.content_in(document)
+    wanted = content_in(document)
     in_step = live if _says(live, wanted) else _newest_that_says(document, draft or published) if not publish else None
     if in_step is not None:
         return Applied(agent.slug, "updated" if agent_changes else "unchanged", in_step.number, agent_changes)
@@ -145,7 +145,7 @@ def _create(document: AgentDocument, *, author: AbstractBaseUser | None, publish
     _write(draft, document, providers)
     if publish:
         publish_draft(draft, actor=author)
-    changes = _changes(None, formats.content_in(document))
+    changes = _changes(None, content_in(document))
     return Applied(agent.slug, "created and published" if publish else "created", draft.number, changes=changes)
 
 
@@ -162,7 +162,7 @@ def _apply_to_agent(document: AgentDocument, agent: Agent) -> tuple[FieldChange,
 
 
 def _write(draft: AgentVersion, document: AgentDocument, providers: dict[str, int]) -> None:
-    values = formats.content_in(document).fields | {"note": document.note}
+    values = content_in(document).fields | {"note": document.note}
     provider = values.pop("provider")
     for name, value in values.items():
         setattr(draft, name, value)
@@ -194,7 +194,7 @@ def _check_replaceable(draft: AgentVersion, *, author: AbstractBaseUser | None, 
 
 
 def _newest_that_says(document: AgentDocument, newest: AgentVersion | None) -> AgentVersion | None:
-    if newest is None or not _says(newest, formats.content_in(document)):
+    if newest is None or not _says(newest, content_in(document)):
         return None
     # A note alone is no reason for a new version, but a draft's own note may still change.
     return newest if newest.published_at or newest.note == document.note else None
