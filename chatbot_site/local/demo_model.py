@@ -16,7 +16,8 @@ from typing import Final
 from .processes import Program
 from .refusal import Refusal
 
-ALIAS: Final = "smollm2-135m-instruct (demo)"
+MODEL: Final = "demo-smollm2-135m"
+"""Its name in the API: `agents.providers.environment` asks for the same."""
 CONTEXT_TOKENS: Final = 8192
 CONCURRENT_CHATS: Final = 2
 
@@ -64,7 +65,7 @@ def main() -> None:
     threads = max(1, len(os.sched_getaffinity(0)) - 1 if sys.platform == "linux" else (os.cpu_count() or 2) - 1)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(weights())
-    parameters.model_alias = {ALIAS}
+    parameters.model_alias = {MODEL}
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = int(sys.argv[1])
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads

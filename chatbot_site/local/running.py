@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -16,13 +17,11 @@ from chatbot_site.settings.environment import PROJECT_DIR, Environment, env_file
 from chatbot_site.tokenizer import place_ranks
 
 from . import demo_model, postgresql, webserver
-from .folder import DataFolder
+from .folder import DataFolder, write_private
 from .processes import Interrupts, Program
 from .refusal import Refusal, explain_file_error
 from .supervisor import Supervisor, say
 from .valkey import Valkey
-
-LEFTOVER_PORT_S: Final = 5.0
 
 
 def run(interrupts: Interrupts) -> None:
@@ -60,13 +59,41 @@ def _serve(supervisor: Supervisor, environment: Environment) -> None:
     made["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer")))
     supervisor.folder.write_environment(made)
     env = os.environ | made | {"DJANGO_SETTINGS_MODULE": "chatbot_site.settings.dev", "DATA_DIR": str(environment.data_dir)}
-    password = _prepare(supervisor.interrupts, env)
-    if model:
-        supervisor.wait_until_ready(model)
-    say("Starting the web server")
-    supervisor.start(webserver.program(addresses, project=PROJECT_DIR, env=env))
-    _greet(environment.port, password=password, demo=model, seconds=time.monotonic() - started)
+    server = webserver.program(addresses, project=PROJECT_DIR, env=env)
+    stamp = Stamp(supervisor.folder.path / "prepared", environment.database_url)
+    if stamp.holds():  # nothing to migrate: the server starts while the rest of the set-up is gone through
+        supervisor.start(server, wait=False)
+        said = _prepare(supervisor.interrupts, env)
+    else:
+        said = _prepare(supervisor.interrupts, env)
+        stamp.write()
+        supervisor.start(server, wait=False)
+    for program in filter(None, (model, server)):
+        say(f"Waiting for {program.title[0].lower()}{program.title[1:]}")
+        supervisor.wait_until_ready(program)
+    _greet(environment.port, said=said, seconds=time.monotonic() - started)
     supervisor.watch()
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Remembers for which database and which migrations the last preparation succeeded."""
+
+    file: Path
+    database_url: str
+
+    def holds(self) -> bool:
+        return self.file.exists() and self.file.read_text() == self._text()
+
+    def write(self) -> None:
+        write_private(self.file, self._text())
+
+    def _text(self) -> str:
+        digest = hashlib.sha256(self.database_url.encode())
+        for migration in sorted(PROJECT_DIR.glob("*/migrations/*.py")):
+            digest.update(migration.name.encode() + migration.read_bytes())
+        digest.update((PROJECT_DIR / "requirements.txt").read_bytes())  # packages have migrations too
+        return digest.hexdigest()
 
 
 def start_services(supervisor: Supervisor, environment: Environment, *, durable: bool = True) -> dict[str, str]:
@@ -88,7 +115,8 @@ def start_services(supervisor: Supervisor, environment: Environment, *, durable:
     if not environment.database_url:
         database = postgresql.embedded(folder.path, durable=durable)
         say("Starting PostgreSQL" if (database.home / "data").exists() else "Making a PostgreSQL database and starting it")
-        database.prepare(supervisor.interrupts)
+        if database.prepare(supervisor.interrupts):
+            (folder.path / "prepared").unlink(missing_ok=True)
         urls["DATABASE_URL"] = database.url
         starting.append(database.program(log=folder.logs / "postgresql.log"))
     if not environment.redis_url:
@@ -104,21 +132,20 @@ def start_services(supervisor: Supervisor, environment: Environment, *, durable:
     return urls
 
 
-def _prepare(interrupts: Interrupts, env: Mapping[str, str]) -> str:
-    """Migrate and set up; return the administrator's password if it was made just now."""
+def _prepare(interrupts: Interrupts, env: Mapping[str, str]) -> list[str]:
+    """Migrate and set up; return what the set-up said."""
     say("Bringing the database up to date")
     done = interrupts.run([sys.executable, "-m", "chatbot_site.local.prepare"], cwd=PROJECT_DIR, env=env)
     if done.returncode:
         raise Refusal(f"Preparing the database failed:\n{done.stdout.strip()}")
-    for line in done.stdout.splitlines():
-        say(f"  {line}")
-    found = re.search(r"password:?\s+(\S+)", done.stdout, re.IGNORECASE)
-    return found[1] if found else ""
+    return done.stdout.splitlines()
 
 
-def _greet(port: int, *, password: str, demo: Program | None, seconds: float) -> None:
+def _greet(port: int, *, said: list[str], seconds: float) -> None:
     url = f"http://localhost:{port}"
+    password = next((found[1] for line in said if (found := re.search(r"superuser.* password (\S+)", line))), "")
     login = f" (user admin, password {password} - shown only this once)" if password else ""
+    news = "\n".join(line for line in said if not (password and password in line))
     say(
         f"""
 Ready after {seconds:.1f} s. Three things to try:
@@ -127,8 +154,7 @@ Ready after {seconds:.1f} s. Three things to try:
      curl -X POST {url}/api/chat/support -H 'Content-Type: application/json' -d '{{"message": "Hello!"}}'
   2. Edit the agents: {url}/admin/{login}
   3. Chat in the browser: {url}/chat/support
-"""
+
+{news}
+Ctrl-C stops the server."""
     )
-    if demo:
-        say("Answers come from the built-in demo model, which is not for real answers. For a real one set OPENAI_API_KEY, in .env say.")
-    say("Ctrl-C stops the server.")

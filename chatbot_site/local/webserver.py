@@ -64,7 +64,7 @@ def program(addresses: list[str], *, project: Path, env: Mapping[str, str]) -> P
     host, _, port = addresses[0].rpartition(":")
 
     def is_ready() -> bool:
-        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2)
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5)
         with contextlib.closing(connection):
             try:
                 connection.request("GET", "/health", headers={"Host": "localhost"})
