@@ -50,7 +50,7 @@ def version(request: HttpRequest, agent: Agent, number: int) -> HttpResponseBase
     earlier = agent.versions.filter(number__lt=number).order_by("-number").first()
     values = values_of(found)
     names = {name: str(AgentVersion._meta.get_field(name).verbose_name) for name in VERSION_FIELDS}  # type: ignore[union-attr] - no reverse relations
-    groups = [(title, [(names[name], show(name, values[name]), name == "system_prompt") for name in fields]) for title, _, fields in GROUPS]
+    groups = [(title, [(names[name], show(name, values[name]), name in {"system_prompt", "greeting"}) for name in fields]) for title, _, fields in GROUPS]
     return render_agent_page(
         request,
         "admin/agents/agent/version.html",

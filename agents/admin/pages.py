@@ -70,6 +70,7 @@ def render_agent_page(request: HttpRequest, template: str, agent: Agent, *, tab:
     last = agent.publications.select_related("actor", "version").first()
     shared = {
         "agent": agent,
+        "original": agent,
         "opts": Agent._meta,
         "tab": tab,
         "live": agent.live_version,

@@ -141,7 +141,7 @@ class ProviderAdmin(ModelAdmin):
     def key_source(self, provider: Provider) -> SafeString:
         return render_to_string("admin/agents/provider/key.html", {"provider": provider, "state": _key_state(provider)})
 
-    @display(description="agents")
+    @display(description="agents that name it")
     def agents_using(self, provider: Provider) -> int:
         count: int = provider.agents  # type: ignore[attr-defined] - annotated by get_queryset
         return count

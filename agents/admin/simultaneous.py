@@ -90,7 +90,8 @@ def show(name: str, value: Any) -> str:
     if name == "provider":
         provider = AgentVersion._meta.get_field("provider").related_model
         return str(provider._default_manager.filter(pk=value).first() or "a provider that was removed")
-    return str(value)
+    choices = dict(AgentVersion._meta.get_field(name).flatchoices)  # type: ignore[union-attr] - VERSION_FIELDS holds no reverse relations
+    return str(choices.get(value, value))
 
 
 def _what_happened(source: AgentVersion) -> str:

@@ -152,6 +152,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "Chatbots",
     "SITE_URL": "/",
     "SITE_SYMBOL": "forum",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("chat/icon.svg")}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "agents.admin.overview.environment_label",
