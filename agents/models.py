@@ -11,8 +11,10 @@ published version can be live, and only on its own agent.
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -26,13 +28,41 @@ validate_variable_name = RegexValidator(
 )
 
 
+def validate_base_url(url: str) -> None:
+    """Accept http and https addresses of any host: `URLValidator` refuses the one-word names of container networks.
+
+    Raises:
+        ValidationError: says what to write instead.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValidationError("Enter an address such as https://api.openai.com/v1.")
+    if parts.username or parts.password:
+        raise ValidationError("Leave user name and password out of the address; store the key instead.")
+    if parts.query or parts.fragment:
+        raise ValidationError("Leave out everything after the path: no ? and no #.")
+
+
 class Provider(models.Model):
     """An OpenAI-compatible API: an address, a key, and how long to wait for it."""
 
     slug = models.CharField(
         "name", max_length=63, unique=True, validators=[validate_slug], help_text="A short name, such as openai or local-llama."
     )
-    base_url = models.URLField("address", max_length=500, help_text="Where the API lives, usually ending in /v1.")
+    base_url = models.CharField(
+        "address", max_length=500, validators=[validate_base_url], help_text="Where the API lives, usually ending in /v1."
+    )
     key_variable = models.CharField(
         "key from environment variable",
         max_length=100,

@@ -8,7 +8,6 @@ holds it. `manage.py setup` is outside this rule: it takes address and key from 
 from __future__ import annotations
 
 from hmac import compare_digest
-from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
@@ -23,10 +22,9 @@ def check_change(provider: Provider, *, typed_key: str = "", forget: bool = Fals
     `typed_key` is what the person typed, "" if nothing; `forget` that the stored key shall go.
 
     Raises:
-        ValidationError: keyed by `base_url`, `key_variable` or `key`, each with what to do.
+        ValidationError: keyed by `key_variable` or `key`, each with what to do.
     """
     old = Provider.objects.filter(pk=provider.pk).first() if provider.pk else None
-    _check_address(provider.base_url)
     if typed_key:
         _check_usable(typed_key)
     if provider.key_variable:
@@ -45,20 +43,6 @@ def apply_key(provider: Provider, *, typed_key: str = "", forget: bool = False) 
         provider.encrypted_key = ""
     elif typed_key:
         provider.encrypted_key = seal(typed_key)
-
-
-def _check_address(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValidationError({"base_url": "Enter an address such as https://api.openai.com/v1."})
-    if parts.username or parts.password:
-        raise ValidationError({"base_url": "Leave user name and password out of the address; store the key instead."})
-    if parts.query or parts.fragment:
-        raise ValidationError({"base_url": "Leave out everything after the path: no ? and no #."})
 
 
 def _check_usable(typed_key: str) -> None:
