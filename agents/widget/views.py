@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from csp.constants import NONE
+from csp.constants import NONE, SELF
 from csp.decorators import csp_replace
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -12,24 +12,22 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from agents.models import Access, Agent
-from observability.errors import NotFound
+from agents.versions.live import AgentNotFound
 
 # What the site's policy leaves open and these pages need not: forms are sent by script, images are the site's own, and
 # no script may turn text into HTML but DOMPurify (Trusted Types, where the browser knows them).
 PAGE_POLICY: Final = {
     "form-action": [NONE],
-    "img-src": ["'self'"],
+    "img-src": [SELF],
     "require-trusted-types-for": ["'script'"],
     "trusted-types": ["dompurify"],
 }
 LONGEST_LIST: Final = 500
 
 
-class NoSuchPage(NotFound, Http404):
+class NoSuchPage(AgentNotFound, Http404):
     """No agent of that name, or none that anonymous people may talk to: the two look alike."""
 
-    code = "agent-not-found"
-    title = "Agent not found"
     remedy = "There is no agent here that you can talk to. Check the address, or choose one from the list of agents."
 
 

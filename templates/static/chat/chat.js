@@ -59,7 +59,10 @@ class Chat {
     });
     scroll.addEventListener("scroll", () => this.#follow(isNearTheEnd(scroll)), { passive: true });
     new ResizeObserver(() => this.#follow()).observe(scroll);
-    addEventListener("pagehide", () => this.#conversation.save());
+    addEventListener("pagehide", () => {
+      this.#running?.abort(); // leaving is no fault: what came counts as stopped
+      this.#conversation.save();
+    });
   }
 
   // --- who answers ---------------------------------------------------------------------------------------------------
@@ -145,7 +148,7 @@ class Chat {
     view.answer.finish(reply.text);
     view.settle(reply.state);
     if (problem) this.#showProblem(problem, { said, saidItem, reply, replyItem: view.item });
-    else this.#announce(`${this.#root.dataset.name}: ${view.item.innerText}`);
+    else this.#announce(view.item.innerText);
     this.#conversation.save();
     this.#follow();
   }
