@@ -23,7 +23,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     field.name: getattr(field.get_default(), "value", field.get_default())
     for field in (*Agent._meta.concrete_fields, *AgentVersion._meta.concrete_fields)
 }
-SETTINGS: Final = ConfigDict(strict=True, extra="forbid", frozen=True)
+SETTINGS: Final = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DocumentError(BadRequest):

@@ -1,0 +1,327 @@
+"""Agents as files: what goes out comes back exactly, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agents.models import Agent, AgentVersion
+from agents.versions.documents import Applied, DraftInTheWay, apply_document, document_of, export_agent, read_document
+from agents.versions.drafts import draft_of, start_draft
+from agents.versions.formats import FORMATS, MAX_CHARS, dump
+from agents.versions.publishing import NotPublishable, publish
+from agents.versions.schema import AgentDocument, DocumentError, Fallback, Memory
+from tests.factories import make_agent, make_provider, make_user, make_version, unique
+
+PROVIDER = "in-files"
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80) | st.sampled_from(
+    [
+        "yes",
+        "1.5",
+        "null",
+        "- a",
+        "a: b",
+        "# no comment",
+        " leads",
+        "trails ",
+        "\n",
+        "a\n\nb\n",
+        "\n a",
+        "a\n ",
+        "|",
+        "'",
+        '"',
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "…",
+        "🦉",
+    ]
+)
+floats = st.none() | st.floats(0, 2, allow_nan=False)
+documents = st.builds(
+    AgentDocument,
+    slug=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True),
+    name=texts.filter(bool),
+    description=texts,
+    access=st.sampled_from(["public", "key"]),
+    active=st.booleans(),
+    system_prompt=texts.filter(str.strip),
+    greeting=texts,
+    provider=st.sampled_from(["", PROVIDER]),
+    model=texts,
+    fallbacks=st.lists(st.builds(Fallback, provider=st.sampled_from(["", PROVIDER]), model=texts), max_size=3),
+    temperature=floats,
+    top_p=st.none() | st.floats(0.01, 1, allow_nan=False),
+    max_output_tokens=st.integers(1, 200_000),
+    prompt_budget_tokens=st.integers(100, 2_000_000),
+    memory=st.builds(
+        Memory,
+        enabled=st.booleans(),
+        scope=st.sampled_from(["session", "user"]),
+        limit=st.integers(0, 50),
+        budget_tokens=st.integers(0, 100_000),
+    ),
+    reply_cache_s=st.integers(0, 30 * 86_400),
+    note=texts,
+)
+
+
+@given(documents, st.sampled_from(FORMATS))
+@settings(max_examples=300, deadline=None)
+def test_a_written_file_reads_back_exactly(document: AgentDocument, format: str) -> None:
+    assert read_document(dump(document, format=format)) == document
+
+
+@pytest.mark.django_db
+@given(document=documents, format=st.sampled_from(FORMATS), published=st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_exported_agent_changes_nothing_when_applied(document: AgentDocument, format: str, published: bool) -> None:
+    from django.db import transaction
+
+    with transaction.atomic():
+        make_provider(slug=PROVIDER, is_default=True)
+        apply_document(document, author=None, publish=published)
+        agent = Agent.objects.get(slug=document.slug)
+        exported = read_document(export_agent(agent, format=format))
+        assert exported == document
+        for publish_too in (False, published):
+            assert apply_document(exported, author=None, dry_run=True, publish=publish_too).action == "unchanged"
+        assert AgentVersion.objects.filter(agent=agent).count() == 1
+        transaction.set_rollback(True)
+
+
+def test_every_content_field_has_its_place_in_the_file() -> None:
+    from agents.versions.content import content_fields
+
+    names = set(AgentDocument.model_fields) | {f"memory_{name}" for name in Memory.model_fields}
+    assert set(content_fields()) <= names
+
+
+def test_a_file_reads_well(db: None) -> None:
+    agent = make_agent(slug=unique("readable"), name="Readable", system_prompt="You are kind.\n\nBe brief.\n", temperature=0.7)
+    text = export_agent(agent)
+    assert "system_prompt: |\n  You are kind.\n\n  Be brief.\n" in text
+    assert list(yaml.safe_load(text)) == list(AgentDocument.model_fields), "always in the same order"
+    assert text.splitlines()[0] == f"slug: {agent.slug}"
+
+
+def test_absent_fields_have_the_forms_defaults() -> None:
+    document = read_document("slug: a\nname: A\nsystem_prompt: Hello\n")
+    version = AgentVersion()
+    assert (document.max_output_tokens, document.reply_cache_s) == (version.max_output_tokens, version.reply_cache_s)
+    assert (document.memory.scope, document.access, document.active) == ("user", "public", True)
+
+
+def document(**fields: Any) -> str:
+    return json.dumps({"slug": "a", "name": "A", "system_prompt": "Hello"} | fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "remedy"),
+    [
+        (document(colour="red"), "colour", "no such field"),
+        (document(memory={"depth": 1}), "memory.depth", "use one of enabled, scope, limit, budget_tokens"),
+        (document(fallbacks=[{"provider": ""}, {"name": "x"}]), "fallbacks.2.name", "use one of provider, model"),
+        (document(fallbacks="x"), "fallbacks", "Write a list"),
+        (document(fallbacks=[{}] * 6), "fallbacks", "At most 5"),
+        (document(fallbacks=[{"model": "x" * 201}]), "fallbacks.1.model", "Shorten it"),
+        (document(name=5), "name", "put it in quotes"),
+        ("slug: a\nname: yes\nsystem_prompt: x", "name", "put it in quotes"),
+        ("slug: 2026-01-01\nname: x\nsystem_prompt: x", "slug", "put it in quotes"),
+        (document(active="yes"), "active", "Write true or false"),
+        (document(active=1), "active", "Write true or false"),
+        (document(temperature="0.7"), "temperature", "without quotes"),
+        (document(temperature=True), "temperature", "without quotes"),
+        (document(temperature=2.1), "temperature", "less than or equal to 2"),
+        (document(temperature=-0.1), "temperature", "greater than or equal to 0"),
+        (document(top_p=0), "top_p", "greater than or equal to 0.01"),
+        ("slug: a\nname: x\nsystem_prompt: x\ntemperature: .inf", "temperature", "Write a number"),
+        ("slug: a\nname: x\nsystem_prompt: x\ntemperature: .nan", "temperature", "Write a number"),
+        (document(max_output_tokens=0), "max_output_tokens", "greater than or equal to 1"),
+        (document(max_output_tokens=1.5), "max_output_tokens", "whole number"),
+        (document(max_output_tokens=True), "max_output_tokens", "whole number"),
+        (document(max_output_tokens=10**30), "max_output_tokens", "less than or equal"),
+        (document(reply_cache_s=-1), "reply_cache_s", "greater than or equal to 0"),
+        (document(memory={"limit": 51}), "memory.limit", "less than or equal to 50"),
+        (document(memory={"scope": "world"}), "memory.scope", "Write session or user"),
+        (document(memory=None), "memory", "Write fields under it"),
+        (document(access="nobody"), "access", "Write public or key"),
+        (document(slug="Not A Slug"), "slug", "lower-case"),
+        (document(slug="a" * 64), "slug", "63"),
+        (document(name=""), "name", "blank"),
+        (document(name="x" * 101), "name", "100"),
+        (document(system_prompt=" \n"), "system_prompt", "Write who the agent is"),
+        (document(system_prompt="x" * 100_001), "system_prompt", "At most 100,000 characters"),
+        (document(greeting="x" * 2_001), "greeting", "At most 2,000 characters"),
+        (document(description="x" * 1_001), "description", "At most 1,000 characters"),
+        (document(note="nul \0"), "note", "NUL"),
+        (document(fallbacks=[{"model": "\ud800"}]), "fallbacks.1.model", "half of a character"),
+        ('{"name": "A", "system_prompt": "x"}', "slug", "This field is needed"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_field_and_remedy(text: str, field: str, remedy: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_document(text, source="team/a.yaml")
+    assert list(caught.value.fields) == [field]
+    assert f"team/a.yaml: {field}: " in caught.value.detail
+    assert remedy in caught.value.detail
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_document(document(temperature="x", colour=1, memory={"limit": "x"}))
+    assert set(caught.value.fields) == {"temperature", "colour", "memory.limit"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &x [1]\nb: *x", "Anchors and aliases"),
+        ("a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]", "Anchors and aliases"),
+        ("slug: !!python/object/apply:os.system [id]", "Tags"),
+        ("slug: !!binary aGk=", "Tags"),
+        ("<<: {slug: a}", "no valid YAML"),
+        ("slug: a\nslug: b", "stands there twice"),
+        ('{"slug": "a", "slug": "b"}', "stands there twice"),
+        ("slug: a\n---\nslug: b", "another document"),
+        ("slug: [", "no valid YAML in line 1"),
+        ('{"slug": ', "no valid JSON"),
+        ('{"slug": NaN}', "NaN is no number"),
+        ("slug: 2026-13-41", "Put it in quotes"),
+        ("slug: \x07", "a character that no text has"),
+        ("k: " + "9" * 10_000, "cannot be read"),
+        ("- slug: a", "the fields of one agent"),
+        ("just text", "the fields of one agent"),
+        ("", "the fields of one agent"),
+        ("[" * 100_000, "more than an agent has"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("".join(f"a{n}: 1\n" for n in range(60_000)), "more than an agent has"),
+        ("- " * (MAX_CHARS // 2), "more than an agent has"),
+        ("x" * (MAX_CHARS + 1), "more than 1,000,000 characters"),
+    ],
+)
+def test_unusable_texts_are_refused_quickly(text: str, words: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(DocumentError, match=words):
+        read_document(text)
+    assert time.monotonic() - started < 3
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_read() -> None:
+    assert read_document("\ufeffslug: a\r\nname: A\r\nsystem_prompt: |\r\n  One\r\n  Two\r\n").system_prompt == "One\nTwo\n"
+    assert read_document("\ufeff" + document()).slug == "a"
+
+
+def changed(agent: Agent, **values: Any) -> AgentDocument:
+    version = draft_of(agent) or agent.live_version
+    assert version is not None
+    return document_of(agent, version).model_copy(update=values)
+
+
+def test_a_new_agent_is_created_as_a_draft(db: None) -> None:
+    slug = unique("made")
+    applied = apply_document(read_document(document(slug=slug)), author=None)
+    agent = Agent.objects.get(slug=slug)
+    assert (applied.action, applied.version, agent.live_version) == ("created", 1, None)
+
+
+def test_a_difference_becomes_a_draft_and_then_nothing(db: None) -> None:
+    agent = make_agent(greeting="one")
+    wanted = changed(agent, greeting="two", note="why")
+    applied = apply_document(wanted, author=None)
+    assert (applied.action, applied.version, [change.field for change in applied.changes]) == ("drafted", 2, ["greeting"])
+    draft = draft_of(agent)
+    assert draft is not None
+    assert (draft.greeting, draft.note) == ("two", "why")
+    assert apply_document(wanted, author=None).action == "unchanged"
+    assert apply_document(wanted, author=None, publish=True).action == "published"
+    assert apply_document(wanted, author=None, publish=True).action == "unchanged"
+    agent.refresh_from_db()
+    assert agent.live_version == draft
+
+
+def test_a_dry_run_changes_nothing(db: None) -> None:
+    agent = make_agent(greeting="one", description="")
+    applied = apply_document(changed(agent, greeting="two", description="new"), author=None, dry_run=True, publish=True)
+    assert applied.action == "published"
+    agent.refresh_from_db()
+    assert (agent.description, agent.versions.count(), agent.publications.count()) == ("", 1, 1)
+
+
+def test_what_belongs_to_the_agent_takes_effect_without_a_version(db: None) -> None:
+    agent = make_agent()
+    applied = apply_document(changed(agent, name="New", active=False, access="key"), author=None)
+    agent.refresh_from_db()
+    assert (applied.action, agent.name, agent.is_active, agent.access, agent.versions.count()) == ("updated", "New", False, "key", 1)
+    assert [(change.field, change.new) for change in applied.agent_changes] == [("name", "New"), ("access", "key"), ("active", "no")]
+
+
+def test_a_note_alone_is_no_reason_for_a_version(db: None) -> None:
+    agent = make_agent()
+    assert apply_document(changed(agent, note="other"), author=None, publish=True) == Applied(agent.slug, "unchanged", 1)
+
+
+def test_a_version_that_was_live_before_is_made_live_again(db: None) -> None:
+    agent = make_agent(greeting="one")
+    second = make_version(agent, greeting="two")
+    from agents.versions.publishing import roll_back
+
+    roll_back(agent, to=agent.versions.get(number=1), actor=None)
+    agent.refresh_from_db()
+    applied = apply_document(changed(agent, greeting="two"), author=None, publish=True)
+    agent.refresh_from_db()
+    assert (applied.action, agent.live_version, agent.versions.count()) == ("made live again", second, 2)
+
+
+def test_a_colleagues_draft_is_not_overwritten(db: None) -> None:
+    agent, colleague = make_agent(greeting="one"), make_user()
+    unchanged = changed(agent)
+    start_draft(agent, author=colleague)
+    agent.versions.filter(published_at=None).update(greeting="theirs")
+    wanted = unchanged.model_copy(update={"greeting": "two"})
+    with pytest.raises(DraftInTheWay, match=f"version 2 by {colleague.username}"):
+        apply_document(wanted, author=None, publish=True)
+    assert apply_document(unchanged, author=None).action == "unchanged", "the file says what is live; the draft is left alone"
+    assert apply_document(wanted, author=None, replace_draft=True).action == "drafted"
+    draft = draft_of(agent)
+    assert draft is not None
+    assert draft.greeting == "two"
+
+
+def test_ones_own_draft_is_rewritten(db: None) -> None:
+    agent, person = make_agent(greeting="one"), make_user()
+    apply_document(changed(agent, greeting="two"), author=person)
+    assert apply_document(changed(agent, greeting="three"), author=person).action == "drafted"
+    assert agent.versions.count() == 2
+
+
+def test_an_unknown_provider_is_named_with_those_that_exist(db: None) -> None:
+    known = make_provider().slug
+    wanted = read_document(document(provider="nobody", fallbacks=[{"provider": "no-one"}]))
+    with pytest.raises(DocumentError, match=known) as caught:
+        apply_document(wanted, author=None, source="a.yaml")
+    assert set(caught.value.fields) == {"provider", "fallbacks.1.provider"}
+
+
+def test_an_incomplete_version_is_not_published_and_nothing_stays(db: None) -> None:
+    slug = unique("incomplete")
+    with pytest.raises(NotPublishable, match="default model"):
+        apply_document(read_document(document(slug=slug, provider=make_provider(default_model="").slug)), author=None, publish=True)
+    assert not Agent.objects.filter(slug=slug).exists()
+
+
+def test_the_draft_can_be_exported_instead(db: None) -> None:
+    agent = make_agent(greeting="live")
+    draft = start_draft(agent, author=None)
+    AgentVersion.objects.filter(pk=draft.pk).update(greeting="drafted")
+    assert read_document(export_agent(agent)).greeting == "live"
+    assert read_document(export_agent(agent, draft=True)).greeting == "drafted"
+    publish(AgentVersion.objects.get(pk=draft.pk), actor=None)
+    assert read_document(export_agent(Agent.objects.get(pk=agent.pk), draft=True)).greeting == "drafted"
