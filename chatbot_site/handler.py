@@ -9,7 +9,7 @@ cancels its view, bodies are bounded, exceptions become responses, middleware ru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from io import BytesIO
 from typing import Any, Final
@@ -18,14 +18,14 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
 from .problems import problem_response, translate
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": keep-alive\n\n"
@@ -42,10 +42,10 @@ class ApiHandler(ASGIHandler):
         self._view_middleware: list[Any] = []
         self._template_response_middleware: list[Any] = []
         self._exception_middleware: list[Any] = []
-        handler = convert_exception_to_response(self._get_response_async)
+        handler: Any = convert_exception_to_response(super()._get_response_async)  # type: ignore[misc] # Django's own, missing from the stubs
         for path in reversed(settings.API_MIDDLEWARE):
             handler = convert_exception_to_response(import_string(path)(handler))
-        self._middleware_chain = handler
+        self._middleware_chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = handler
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
@@ -56,12 +56,13 @@ class ApiHandler(ASGIHandler):
             await self._send(problem_response(translate(error), ""), send)
             return
         set_script_prefix(get_script_prefix(scope))
-        request, refusal = self.create_request(scope, body)
+        request, refusal = self.create_request(scope, body)  # exactly one of the two
         task = asyncio.current_task()
         assert task is not None
         watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
         try:
-            response = refusal or await self._middleware_chain(request)
+            response = await self._middleware_chain(request) if request is not None else refusal
+            assert response is not None
             await self._send(response, send)
             response.close()
         except asyncio.CancelledError:
@@ -133,5 +134,3 @@ async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes,
         if not message.get("more_body", False):
             body.seek(0)
             return body
-
-

@@ -3,15 +3,13 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from chatbot_site.error_pages import explain_error
-from observability import views as health
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("errors/<slug:code>", explain_error, name="error"),
-    path("health", health.health, name="health"),
-    path("health/ready", health.ready, name="ready"),
+    path("", include("observability.urls")),
     path("", include("agents.urls")),
 ]
 

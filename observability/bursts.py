@@ -43,12 +43,19 @@ def _in_transaction(function: Callable[[], T]) -> T:
     except (OperationalError, InterfaceError) as error:
         if isinstance(error.__cause__, PoolTimeout):
             raise
-        # A pooled connection may have died with an earlier server: drop it and try once with a fresh one.
+        # The connection may have died with an earlier server, as may the others in the pool: drop them and try once more.
         connection.close()
+        _drop_dead_connections()
         with transaction.atomic():
             return function()
     finally:
         connection.close()
+
+
+def _drop_dead_connections() -> None:
+    pool = getattr(connection, "pool", None)
+    if pool is not None and not pool.closed:
+        pool.check()
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -93,7 +100,7 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            results = await run_burst(self._function, [item for item, _ in batch])
+            results = await run_burst(self._commit_together, [item for item, _ in batch])
         except (OperationalError, InterfaceError) as error:
             _fail(batch, error)
         except Exception as error:
@@ -107,6 +114,13 @@ class GroupCommit(Generic[Item, Result]):
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+    def _commit_together(self, items: Sequence[Item]) -> Sequence[Result]:
+        results = self._function(items)
+        if len(results) != len(items):
+            # Raised inside the transaction, so that nothing is committed of which nobody is told.
+            raise ValueError(f"{len(items)} items went in, {len(results)} results came out")
+        return results
 
 
 def _fail(batch: list[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:

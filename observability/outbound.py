@@ -22,29 +22,41 @@ from aiohttp.resolver import ThreadedResolver
 from django.conf import settings
 
 _READ_BYTES: Final = 64 * 1024
+# An error's body is for a line in the log: what is longer is not read.
+_MOST_ERROR_BYTES: Final = 64 * 1024
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
+_6TO4: Final = ipaddress.ip_network("2002::/16")
 
 
 class OutboundRefused(httpx2.ConnectError):
     """The address is not one this server may call."""
 
 
+class _NoPublicAddress(OSError):
+    """A name stands for private addresses only."""
+
+
 def is_public(address: str) -> bool:
-    """Tell whether `address` (a literal IPv4 or IPv6 address) is on the public internet, seen through IPv6 wrappings of IPv4."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
+    """Tell whether `address` (a literal IPv4 or IPv6 address) is on the public internet, seen through IPv6 wrappings of IPv4.
+
+    Raises:
+        ValueError: `address` is no literal address.
+    """
+    ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:
+        if ip.ipv4_mapped or ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return is_public(str(inner))
+        # 6to4 and Teredo wrap an IPv4 address too, but nobody serves from one any more: those are not public either.
+        if ip not in _GLOBAL_UNICAST or ip in _6TO4:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
 def is_allowed_by_operator(host: str, port: int) -> bool:
     """Tell whether OUTBOUND_ALLOWED_HOSTS names `host` or `host:port`."""
     bracketed = f"[{host}]" if ":" in host else host
-    return not {host, bracketed, f"{bracketed}:{port}"}.isdisjoint(settings.OUTBOUND_ALLOWED_HOSTS)
+    return not {host, bracketed, f"{bracketed}:{port}"}.isdisjoint(map(str.lower, settings.OUTBOUND_ALLOWED_HOSTS))
 
 
 def new_client() -> httpx2.AsyncClient:
@@ -61,6 +73,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         _refuse_private_literal(request.url)
         timeout = request.extensions.get("timeout", {})
+        connect_s = timeout.get("connect")
         with _httpx2_errors():
             response = await self._session().request(
                 request.method,
@@ -68,9 +81,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
                 headers=request.headers.multi_items(),
                 data=request.content,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    connect=timeout.get("pool"), sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
-                ),
+                # `connect` counts the name's resolution too, `sock_connect` alone does not.
+                timeout=aiohttp.ClientTimeout(connect=connect_s, sock_connect=connect_s, sock_read=timeout.get("read")),
             )
         return httpx2.Response(
             response.status,
@@ -102,9 +114,13 @@ class _Body(httpx2.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        received_bytes = 0
         with _httpx2_errors():
             async for data in self._response.content.iter_any():
                 yield data
+                received_bytes += len(data)
+                if self._response.status >= 400 and received_bytes > _MOST_ERROR_BYTES:
+                    break
 
     async def aclose(self) -> None:
         if self._response.content.at_eof():
@@ -125,7 +141,7 @@ class _GuardedResolver(AbstractResolver):
             return found
         vetted = [result for result in found if is_public(result["host"])]
         if not vetted:
-            raise OSError(_refusal(host))
+            raise _NoPublicAddress(_refusal(host))
         return vetted
 
     async def close(self) -> None:
@@ -133,12 +149,12 @@ class _GuardedResolver(AbstractResolver):
 
 
 def _refuse_private_literal(url: httpx2.URL) -> None:
-    port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        private = not is_public(url.host)
+        private = not is_public(url.host.partition("%")[0])
     except ValueError:
-        return  # a name: the resolver vets what it stands for
-    if private and not is_allowed_by_operator(url.host, port):
+        # A name: the resolver vets what it stands for. But 2130706433 and 0177.1 are addresses to the operating system, not names.
+        private = url.host.replace(".", "").isdigit()
+    if private and not is_allowed_by_operator(url.host, url.port or (443 if url.scheme == "https" else 80)):
         raise OutboundRefused(_refusal(url.host))
 
 
@@ -153,9 +169,9 @@ def _httpx2_errors() -> Iterator[None]:
     except (aiohttp.ServerTimeoutError, TimeoutError) as error:
         kind: Any = httpx2.ConnectTimeout if isinstance(error, aiohttp.ConnectionTimeoutError) else httpx2.ReadTimeout
         raise kind(str(error)) from error
-    except aiohttp.ClientConnectorDNSError as error:
-        raise OutboundRefused(str(error)) from error
     except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, _NoPublicAddress):
+            raise OutboundRefused(str(error.os_error)) from error
         raise httpx2.ConnectError(str(error)) from error
     except aiohttp.ClientPayloadError as error:
         raise httpx2.RemoteProtocolError(str(error)) from error

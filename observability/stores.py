@@ -36,7 +36,7 @@ _migrated = False
 
 async def _check_migrations() -> None:
     # Once all are applied they stay so for the life of this process's code.
-    global _migrated  # noqa: PLW0603
+    global _migrated
     if not _migrated:
         await run_burst(_find_unapplied)
         _migrated = True

@@ -159,7 +159,7 @@ def read_environment(*, required: tuple[str, ...] = (), files: tuple[Path, ...] 
         ImproperlyConfigured: names every variable that is missing or wrong, and what to set it to.
     """
     try:
-        environment = Environment(_env_file=[file for file in files if file.is_file()])
+        environment = Environment(_env_file=[file for file in files if file.is_file()])  # type: ignore[call-arg] # known to pydantic-settings only
     except ValidationError as error:
         raise ImproperlyConfigured("\n".join(_explain(detail) for detail in error.errors())) from None
     missing = [name for name in required if not getattr(environment, name)]

@@ -1,0 +1,8 @@
+from django.urls import path
+
+from observability import views
+
+urlpatterns = [
+    path("health", views.health, name="health"),
+    path("health/ready", views.ready, name="ready"),
+]
