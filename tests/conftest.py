@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx2
 import pytest
 from django.db import connection, connections
+from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from tests.live_server import LiveServer, live_server
@@ -67,6 +68,18 @@ def open_upstream(upstream_server: UpstreamServer) -> Iterator[Callable[[], Upst
     yield open_upstream
     for upstream in opened:
         upstream_server.close(upstream)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None, django_db_blocker: DjangoDbBlocker, django_db_modify_db_settings: None
+) -> Iterator[None]:
+    """Make the test database always: pytest-django's own fixture makes none for a run in which only `live_db` is used."""
+    with django_db_blocker.unblock():
+        databases = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(databases, verbosity=0)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,8 @@ class Reply:
 
     text: str = "Hello from the upstream."
     chunks: Sequence[str] | None = None
+    echo: int = 0
+    """Answers with this many chunks made of the newest message instead, so that answers to different callers differ."""
     finish_reason: str | None = "stop"
     model: str | None = None
     """The model's name in the answer; None: the one asked for."""
@@ -80,17 +82,18 @@ class Reply:
     gzip: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def parts(self) -> list[str]:
-        """The text as it is streamed."""
+    def parts_for(self, message: str) -> list[str]:
+        """Return the pieces of the answer to `message`, as they are streamed."""
+        if self.echo:
+            return [f"{message} {number}; " for number in range(1, self.echo + 1)]
         if self.chunks is not None:
             return list(self.chunks)
         words = self.text.split(" ")
         return [word if index == 0 else f" {word}" for index, word in enumerate(words)]
 
-    @property
-    def whole(self) -> str:
-        return "".join(self.parts)
+    def text_for(self, message: str) -> str:
+        """Return the whole answer to `message`."""
+        return "".join(self.parts_for(message))
 
 
 @dataclass(frozen=True)

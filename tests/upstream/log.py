@@ -44,6 +44,11 @@ class Call:
         """The prompt that came: `role` and `content` of each message."""
         return list(self.body["messages"])
 
+    @property
+    def newest_message(self) -> str:
+        """What the person said last."""
+        return str(self.body["messages"][-1]["content"]) if isinstance(self.body, dict) and self.body.get("messages") else ""
+
 
 class Upstream:
     """A base URL with a script and a log. Made by `UpstreamServer.open`; safe to use from any thread."""

@@ -16,7 +16,11 @@ DONE = (b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n")
 
 def completion(reply: Reply, call: Call) -> bytes:
     """Return the JSON answer to a call without `stream`."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": reply.whole}, "finish_reason": reply.finish_reason}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": reply.text_for(call.newest_message)},
+        "finish_reason": reply.finish_reason,
+    }
     document: dict[str, Any] = {
         "id": f"chatcmpl-{call.number}",
         "object": "chat.completion",
@@ -37,7 +41,7 @@ def events(reply: Reply, call: Call) -> Iterator[tuple[bytes, bool]]:
         return _event(json.dumps({**head, "choices": [] if reply.empty_choices else choices, **more}).encode(), reply)
 
     yield event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]), False
-    parts = reply.parts
+    parts = reply.parts_for(call.newest_message)
     for number in count(1) if reply.never_ends else range(1, len(parts) + 1):
         part = parts[(number - 1) % len(parts)]
         yield event([{"index": 0, "delta": {"content": part}, "finish_reason": None}]), True
