@@ -16,7 +16,7 @@ from typing import Final
 from .processes import Program
 from .refusal import Refusal
 
-MODEL: Final = "demo-smollm2-135m"
+MODEL: Final = "smollm2-135m-instruct (demo)"
 """Its name in the API: `agents.providers.environment` asks for the same."""
 CONTEXT_TOKENS: Final = 8192
 CONCURRENT_CHATS: Final = 2

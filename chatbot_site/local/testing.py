@@ -65,7 +65,7 @@ def throw_away_services(interrupts: Interrupts) -> Iterator[dict[str, str]]:
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without anything that this project's settings read."""
-    ours = {name.upper() for name in Environment.model_fields}
+    ours = {"DJANGO_SETTINGS_MODULE", "ENV_FILE", *(name.upper() for name in Environment.model_fields)}
     return {name: value for name, value in os.environ.items() if name.upper() not in ours and not name.startswith(("TEST_", "OPENAI_"))}
 
 

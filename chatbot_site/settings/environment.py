@@ -81,12 +81,17 @@ class Environment(BaseSettings):
         default=200_000, ge=100, le=5_000_000, description="the longest reply in characters before it is cut, 100 to 5,000,000"
     )
     chat_max_concurrent_turns: int = Field(
-        default=1000, ge=1, le=100_000, description="how many turns one web process answers at once before it sheds load with a 503"
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="how many turns one web process answers at once before it sheds load with a 503, 1 to 100,000",
     )
     chat_history_turns: int = Field(
         default=50, ge=0, le=500, description="how many recent turns of a session are considered for the prompt, 0 to 500"
     )
-    max_body_bytes: int = Field(default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes")
+    max_body_bytes: int = Field(
+        default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes, 1,000 to 100,000,000"
+    )
     database_pool_size: int = Field(default=8, ge=2, le=200, description="how many database connections one process may open, 2 to 200")
 
     @field_validator(

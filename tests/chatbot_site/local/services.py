@@ -17,7 +17,7 @@ folder = DataFolder(Path(os.environ["DATA_DIR"]))
 try:
     folder.open(interrupts)
     with Supervisor(folder, interrupts=interrupts, project=PROJECT_DIR) as supervisor:
-        made = start_services(supervisor, Environment(database_url="", redis_url=""), durable=False)
+        made = start_services(supervisor, Environment(database_url="", redis_url=""))
         folder.write_environment(made)
         say("READY")
         supervisor.watch()

@@ -1,0 +1,134 @@
+"""What is in the way gets one sentence with the remedy, no traceback, and exit code 1."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from chatbot_site.local import external, postgresql
+from chatbot_site.local.processes import Interrupts
+from chatbot_site.local.refusal import Refusal
+from chatbot_site.local.webserver import usable_addresses
+from tests.chatbot_site.local.programs import RUN, SERVICES
+
+
+def test_busy_port(refused):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert refused(RUN, PORT=str(port)) == f"Port {port} is in use. Stop what uses it, or choose another: make run PORT={port + 1}\n"
+
+
+def test_port_that_is_busy_on_ipv6_only():
+    try:
+        other = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with other, pytest.raises(Refusal, match="is in use"):
+        usable_addresses(other.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("PORT", "http", "PORT is not usable"),
+        ("WEB_CONCURRENCY", "0", "WEB_CONCURRENCY is not usable"),
+        ("DATABASE_URL", "mysql://localhost/x", "DATABASE_URL is not usable: Value error, only PostgreSQL is supported"),
+        ("DATABASE_URL", "postgres://user:hidden@127.0.0.1:9/x", "DATABASE_URL cannot be reached (postgres://127.0.0.1:9/x:"),
+        ("REDIS_URL", "redis://:hidden@127.0.0.1:9/0", "REDIS_URL cannot be reached (redis://127.0.0.1:9/0:"),
+    ],
+)
+def test_bad_settings(refused, setting, value, sentence):
+    said = refused(RUN, **{"PORT": str(postgresql.free_port()), setting: value})
+    assert said.startswith(sentence)
+    assert "hidden" not in said
+    assert "Set it to" in said or "leave" in said
+
+
+def test_data_folder_that_is_a_file(refused, data_dir):
+    (data_dir / "file").touch()
+    file = data_dir / "file"
+    said = refused(SERVICES, DATA_DIR=file)
+    assert said == (
+        f"The data folder {file} cannot be made because a file has that name. "
+        "Move the file away, or choose another folder with DATA_DIR=…\n"
+    )
+
+
+def test_data_folder_that_cannot_be_written(refused, data_dir):
+    if os.geteuid() == 0:
+        folder = Path("/proc/chatbot")  # not even root can make folders there
+    else:
+        folder = data_dir / "locked" / "data"
+        folder.parent.mkdir(mode=0o500)
+    said = refused(SERVICES, DATA_DIR=folder)
+    assert said.startswith(f"The data folder {folder} cannot be")
+    assert "DATA_DIR=…" in said
+
+
+def test_full_disk(refused, data_dir):
+    small = data_dir / "small"
+    small.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("only root can make a small disk to fill, where the system lets it")
+    try:
+        small.chmod(0o711)
+        said = refused(SERVICES, DATA_DIR=small / "data")
+        assert "is full" in said
+        assert "about 300 MB are needed" in said
+        (small / "filling").write_bytes(bytes(7 * 1024 * 1024))
+        with pytest.raises(OSError, match="No space"):
+            (small / "more").write_bytes(bytes(4 * 1024 * 1024))
+        (small / "more").unlink()
+        said = refused(SERVICES, DATA_DIR=small / "data")
+        assert "is full" in said
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on every port")
+def test_port_of_root():
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
+        pytest.skip("this machine lets everybody listen on every port")
+    with pytest.raises(Refusal, match="Only root may listen on port 1"):
+        usable_addresses(1)
+
+
+def test_database_of_another_major_version(refused, start, data_dir):
+    program = start(SERVICES)
+    program.wait_for_line("READY")
+    program.end()
+    (data_dir / "postgresql" / "data" / "PG_VERSION").write_text("12\n")
+    said = refused(SERVICES)
+    assert "was written by PostgreSQL 12, and the embedded one is 18" in said
+
+
+@pytest.fixture
+def database_without_vector(data_dir):
+    """A PostgreSQL of which the files of pgvector are missing."""
+    package = postgresql.packaged_binaries().parent.parent
+    copy = data_dir / "programs" / package.name
+    shutil.copytree(
+        package / "pginstall18", copy / "pginstall18", ignore=shutil.ignore_patterns("vector*", "include", "*.a"), symlinks=True
+    )
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, data_dir / "programs" / libraries.name, symlinks=True)
+    database = postgresql.PostgreSQL(
+        data_dir / "postgresql", copy / "pginstall18" / "bin", postgresql.unprivileged_account(), durable=False
+    )
+    interrupts = Interrupts()
+    database.prepare(interrupts)
+    program = database.program(log=data_dir / "postgresql.log")
+    program.start()
+    interrupts.wait_for(program.ready, timeout_s=30)
+    yield database.url
+    program.stop()
+
+
+def test_database_without_pgvector(database_without_vector):
+    with pytest.raises(Refusal, match=r"lacks the pgvector extension. Install it there .*, or leave DATABASE_URL out") as refusal:
+        external.check_database(database_without_vector)
+    assert "Traceback" not in str(refusal.value)
