@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -96,7 +97,11 @@ def value_of(variable: str) -> str:
 
 
 def _fernet() -> MultiFernet:
-    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return _fernet_of((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+
+
+@lru_cache(maxsize=4)
+def _fernet_of(secrets: tuple[str | bytes, ...]) -> MultiFernet:
     return MultiFernet([Fernet(_derived(secret)) for secret in secrets])
 
 

@@ -8,9 +8,18 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import Max
 
+from agents.errors import Conflict
 from agents.models import Access, Agent, AgentVersion
 
 from .content import copy_values, write_fallbacks
+
+
+class SlugTaken(Conflict):
+    """Two people chose the same address name, perhaps in the same second."""
+
+    code = "agent-exists"
+    title = "This address name is taken"
+    remedy = "Choose another address name, or edit the agent that has it."
 
 
 def create_agent(
@@ -19,10 +28,13 @@ def create_agent(
     """Create an agent and its first draft from `version_fields`.
 
     Raises:
-        IntegrityError: another agent has this slug, or a value is out of its bounds (forms and documents check before).
+        SlugTaken: another agent has this slug.
+        IntegrityError: a value is out of its bounds (forms and documents check before).
     """
     with transaction.atomic():
-        agent = Agent.objects.create(slug=slug, name=name, description=description, access=access)
+        agent, is_new = Agent.objects.get_or_create(slug=slug, defaults={"name": name, "description": description, "access": access})
+        if not is_new:
+            raise SlugTaken(f"There is an agent {slug} already. {SlugTaken.remedy}")
         AgentVersion.objects.create(agent=agent, number=1, author=_saved(author), **version_fields)
     return agent
 

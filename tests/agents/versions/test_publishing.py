@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from agents.models import AgentVersion, Provider, Publication
 from agents.versions.content import content_of, write_fallbacks
-from agents.versions.drafts import create_agent, discard_draft, draft_of, start_draft
+from agents.versions.drafts import SlugTaken, create_agent, discard_draft, draft_of, start_draft
 from agents.versions.publishing import NotPublishable, NotRestorable, publish, roll_back
 from tests.factories import make_agent, make_provider, make_user, make_version, unique
 
@@ -25,6 +25,13 @@ def test_an_agent_begins_with_a_draft(db: None) -> None:
     assert draft is not None
     assert (draft.number, draft.published_at, draft.author, draft.temperature) == (1, None, person, 0.5)
     assert agent.live_version is None
+
+
+def test_a_slug_is_taken_once(db: None) -> None:
+    agent = make_agent()
+    with pytest.raises(SlugTaken, match=agent.slug):
+        create_agent(slug=agent.slug, name="Again", author=None, system_prompt="x")
+    assert agent.versions.count() == 1
 
 
 def test_a_draft_copies_the_live_version(db: None) -> None:
@@ -194,6 +201,14 @@ def at_once(count: int, act: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.join(timeout=30)
     return outcomes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_agent_that_twenty_create_at_once_exists_once() -> None:
+    slug = unique("same")
+    outcomes = at_once(20, lambda: create_agent(slug=slug, name="Same", author=None, system_prompt="x"))
+    assert [type(outcome) for outcome in outcomes].count(SlugTaken) == 19
+    assert AgentVersion.objects.filter(agent__slug=slug).count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
