@@ -64,7 +64,7 @@ class ApiSecurityMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self.security = SecurityMiddleware(lambda request: None)  # type: ignore[arg-type, return-value]
+        self.security = SecurityMiddleware(lambda request: None)  # type: ignore[arg-type] # never called: only its two hooks are used
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
@@ -82,5 +82,5 @@ class AdminPolicyMiddleware(MiddlewareMixin):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if request.path.startswith(reverse("admin:index")):
-            response._csp_config = settings.ADMIN_CONTENT_SECURITY_POLICY  # type: ignore[attr-defined] - what django-csp's decorators set
+            response._csp_config = settings.ADMIN_CONTENT_SECURITY_POLICY  # type: ignore[attr-defined] # what django-csp's decorators set
         return response

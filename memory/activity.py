@@ -52,7 +52,10 @@ def turns_by_day(*, agents: list[str], days: int = 14) -> list[Day]:
     )
     by_day = {row["day"]: row for row in counted}
     wanted = [first.date() + timedelta(days=offset) for offset in range(days)]
-    return [Day(day=day, turns=by_day[day]["turns"], broken=by_day[day]["broken"]) if day in by_day else Day(day=day, turns=0, broken=0) for day in wanted]
+    return [
+        Day(day=day, turns=by_day[day]["turns"], broken=by_day[day]["broken"]) if day in by_day else Day(day=day, turns=0, broken=0)
+        for day in wanted
+    ]
 
 
 def breakages_today(agents: list[str]) -> list[Breakage]:

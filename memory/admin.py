@@ -14,16 +14,15 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from memory.models import Conversation, Turn, TurnState
 
 STATE_LABELS = {
-    TurnState.RUNNING.label: "info",
-    TurnState.DONE.label: "success",
-    TurnState.CANCELLED.label: "warning",
-    TurnState.INTERRUPTED.label: "warning",
-    TurnState.FAILED.label: "danger",
+    TurnState.RUNNING: "quiet",
+    TurnState.DONE: "live",
+    TurnState.CANCELLED: "draft",
+    TurnState.INTERRUPTED: "off",
+    TurnState.FAILED: "off",
 }
 
 
@@ -53,15 +52,17 @@ class ConversationAdmin(ReadOnlyAdmin):
     ordering = ("-last_turn_at",)
     change_form_template = "admin/memory/transcript.html"
 
-    @display(description="person", ordering="subject_id")
+    @admin.display(description="person", ordering="subject_id")
     def person(self, conversation: Conversation) -> str:
         return f"#{conversation.subject_id}"
 
-    @display(description="turns", ordering="last_seq")
+    @admin.display(description="turns", ordering="last_seq")
     def turn_count(self, conversation: Conversation) -> int:
         return conversation.last_seq
 
-    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
         turns = Turn.objects.filter(conversation_id=object_id).order_by("seq") if object_id.isdigit() else Turn.objects.none()
         newest = turns.order_by("-seq")[:200]
         response: HttpResponse = super().change_view(
@@ -83,23 +84,25 @@ class TurnAdmin(ReadOnlyAdmin):
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
-        turns: QuerySet[Turn] = super().get_queryset(request).prefetch_related(
-            Prefetch("conversation", Conversation.objects.only("id", "session_id"))
+        turns: QuerySet[Turn] = (
+            super().get_queryset(request).prefetch_related(Prefetch("conversation", Conversation.objects.only("id", "session_id")))
         )
         return turns
 
-    @display(description="time (UTC)", ordering="created_at")
+    @admin.display(description="time (UTC)", ordering="created_at")
     def started(self, turn: Turn) -> str:
         return turn.created_at.strftime("%d %b %Y, %H:%M:%S")
 
-    @display(description="session")
+    @admin.display(description="session")
     def session(self, turn: Turn) -> str:
-        return format_html('<a href="{}">{}</a>', reverse("admin:memory_conversation_change", args=(turn.conversation_id,)), turn.conversation.session_id)
+        return format_html(
+            '<a href="{}">{}</a>', reverse("admin:memory_conversation_change", args=(turn.conversation_id,)), turn.conversation.session_id
+        )
 
-    @display(description="state", ordering="state", label=STATE_LABELS)
+    @admin.display(description="state", ordering="state")
     def state_label(self, turn: Turn) -> str:
-        return turn.get_state_display()
+        return format_html('<span class="ca-label ca-label-{}">{}</span>', STATE_LABELS[TurnState(turn.state)], turn.get_state_display())
 
-    @display(description="took")
+    @admin.display(description="took")
     def duration(self, turn: Turn) -> str:
-        return f"{(turn.finished_at - turn.created_at).total_seconds():.1f} s" if turn.finished_at else "–"
+        return f"{(turn.finished_at - turn.created_at).total_seconds():.1f} s" if turn.finished_at else "not yet"

@@ -14,7 +14,6 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from agents.models import Agent
 from agents.versions.drafts import create_agent
@@ -23,7 +22,7 @@ from memory.api import turns_today
 from . import documents, drafts, history, trying
 from .forms import AgentForm, NewAgentForm
 from .glance import Glance, glance_at
-from .pages import agent_url, for_viewers, render_agent_page, render_page
+from .pages import agent_url, for_viewers, person_of, render_agent_page, render_page
 from .permissions import may_add_agents, may_edit_agents
 
 
@@ -40,7 +39,8 @@ class AgentAdmin(ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         def page(route: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
-            return path(route, self.admin_site.admin_view(view), name=f"agents_agent_{name}")
+            pattern: URLPattern = path(route, self.admin_site.admin_view(view), name=f"agents_agent_{name}")
+            return pattern
 
         own = [
             page("tokens/", drafts.tokens, "tokens"),
@@ -83,23 +83,23 @@ class AgentAdmin(ModelAdmin):
         response: HttpResponse = super().changelist_view(request, context)
         return response
 
-    @display(description="agent", ordering="name")
+    @admin.display(description="agent", ordering="name")
     def agent(self, agent: Agent) -> SafeString:
         return _cell("agent", agent)
 
-    @display(description="state")
+    @admin.display(description="state")
     def state(self, agent: Agent) -> SafeString:
         return _cell("state", agent)
 
-    @display(description="answers with")
+    @admin.display(description="answers with")
     def answers(self, agent: Agent) -> SafeString:
         return _cell("answers", agent)
 
-    @display(description="turns today")
+    @admin.display(description="turns today")
     def turns(self, agent: Agent) -> int:
         return _glance_of(agent).turns_today
 
-    @display(description="open")
+    @admin.display(description="open")
     def links(self, agent: Agent) -> SafeString:
         return _cell("links", agent)
 
@@ -115,14 +115,16 @@ class AgentAdmin(ModelAdmin):
         form = NewAgentForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             given = form.cleaned_data
-            agent = create_agent(author=request.user, **given)
+            agent = create_agent(author=person_of(request), **given)
             self.log_addition(request, agent, "Created in the admin.")
             messages.success(request, f"{agent.name} exists. Nobody can chat with it until you publish its first version.")
             return redirect(agent_url("change", agent))
         status = 422 if form.errors else 200
         return render_page(request, "admin/agents/agent/add.html", title="New agent", status=status, form=form, opts=Agent._meta)
 
-    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
         return drafts.edit(request, _id_or_404(object_id))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
@@ -144,7 +146,7 @@ class AgentAdmin(ModelAdmin):
         if may_edit_agents(request) and was_published(agent):
             messages.error(
                 request,
-                f"{agent.name} was published, and what was published is kept, so it cannot be deleted. Switch it off instead: then it answers nobody.",
+                f"{agent.name} was published, and what was published is kept: it cannot be deleted. Switch it off, then it answers nobody.",
             )
             return redirect(agent_url("settings", agent))
         response: HttpResponse = super().delete_view(request, object_id, extra_context)
@@ -168,7 +170,13 @@ def settings(request: HttpRequest, agent: Agent) -> HttpResponseBase:
         for field in form.fields.values():
             field.disabled = True
     return render_agent_page(
-        request, "admin/agents/agent/settings.html", agent, tab="settings", status=422 if form.errors else 200, form=form, deletable=not was_published(agent)
+        request,
+        "admin/agents/agent/settings.html",
+        agent,
+        tab="settings",
+        status=422 if form.errors else 200,
+        form=form,
+        deletable=not was_published(agent),
     )
 
 
@@ -182,7 +190,7 @@ def _cell(name: str, agent: Agent) -> SafeString:
 
 
 def _glance_of(agent: Agent) -> Glance:
-    glance: Glance = agent.glance  # type: ignore[attr-defined] - get_changelist_instance sets it on every row
+    glance: Glance = agent.glance  # type: ignore[attr-defined] # get_changelist_instance sets it on every row
     return glance
 
 

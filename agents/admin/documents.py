@@ -19,7 +19,7 @@ from agents.models import Agent
 from agents.versions.documents import DraftInTheWay, apply_document, export_agent, read_document
 from observability.errors import ChatbotError
 
-from .pages import agent_url, for_viewers, render_page
+from .pages import agent_url, for_viewers, person_of, render_page
 from .permissions import may_add_agents, may_edit_agents
 
 MAX_FILE_BYTES: Final = 1_000_000
@@ -52,7 +52,9 @@ class ImportForm(forms.Form):
         data = super().clean() or self.cleaned_data
         if file := data.get("file"):
             if file.size > MAX_FILE_BYTES:
-                raise ValidationError(f"The file has {file.size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Does it hold one agent only?")
+                raise ValidationError(
+                    f"The file has {file.size:,} bytes; at most {MAX_FILE_BYTES:,} are read. Does it hold one agent only?"
+                )
             try:
                 data["text"] = file.read().decode("utf-8-sig")
             except UnicodeDecodeError:
@@ -91,9 +93,11 @@ def import_agent(request: HttpRequest) -> HttpResponseBase:
         text = form.cleaned_data["text"]
         applying = "apply" in request.POST
         try:
-            applied = apply_document(read_document(text), author=request.user, dry_run=not applying, publish=False)
+            applied = apply_document(read_document(text), author=person_of(request), dry_run=not applying, publish=False)
         except DraftInTheWay:
-            form.add_error(None, "The agent has a colleague's draft, which would be lost. Publish or discard that first, then choose the file again.")
+            form.add_error(
+                None, "The agent has a colleague's draft, which would be lost. Publish or discard that first, then choose the file again."
+            )
         except ChatbotError as error:
             for line in [f"{name}: {words}" for name, texts in error.fields.items() for words in texts] or [error.detail]:
                 form.add_error(None, line)
@@ -104,7 +108,9 @@ def import_agent(request: HttpRequest) -> HttpResponseBase:
             context = {"applied": applied, "reviewing": True}
             form = ImportForm(initial={"text": text})
     status = 422 if form.errors else 200
-    return render_page(request, "admin/agents/agent/import.html", title="Import an agent", status=status, form=form, opts=Agent._meta, **context)
+    return render_page(
+        request, "admin/agents/agent/import.html", title="Import an agent", status=status, form=form, opts=Agent._meta, **context
+    )
 
 
 def _download(name: str, content: bytes, *, content_type: str) -> HttpResponse:

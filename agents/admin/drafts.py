@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
@@ -19,7 +19,7 @@ from agents.versions.drafts import discard_draft, draft_of, lock_agent, start_dr
 from agents.versions.publishing import default_provider
 
 from .forms import DEFAULT_PROVIDER, GROUPS, VERSION_FIELDS, DraftForm, chosen_fallbacks, fallback_forms
-from .pages import agent_url, for_editors, for_viewers, render_agent_page, version_to_edit
+from .pages import agent_url, for_editors, for_viewers, person_of, render_agent_page, version_to_edit
 from .permissions import may_edit_agents
 from .simultaneous import FALLBACKS, Values, basis_of, find_conflict, is_current, values_of
 
@@ -53,7 +53,7 @@ def _save(request: HttpRequest, agent: Agent) -> HttpResponseBase:
             return _show_conflict(request, agent, source=source, basis=basis, mine=mine)
         changed = mine != values_of(source)
         if changed or source.published_at is None:
-            _store(agent, author=request.user, values=mine)
+            _store(agent, author=person_of(request), values=mine)
     return _after_saving(request, agent, changed=changed)
 
 
@@ -88,11 +88,19 @@ def _show_conflict(request: HttpRequest, agent: Agent, *, source: AgentVersion, 
     for row, (provider_id, model) in enumerate(merged[FALLBACKS]):
         rows |= {f"fallbacks-{row}-provider": str(provider_id or DEFAULT_PROVIDER), f"fallbacks-{row}-model": model}
     return _show(
-        request, agent, form=DraftForm(instance=version), fallbacks=fallback_forms(rows, version=source), basis=basis_of(source), conflict=conflict, status=409
+        request,
+        agent,
+        form=DraftForm(instance=version),
+        fallbacks=fallback_forms(rows, version=source),
+        basis=basis_of(source),
+        conflict=conflict,
+        status=409,
     )
 
 
-def _show(request: HttpRequest, agent: Agent, *, form: DraftForm, fallbacks: Any, basis: str, status: int = 200, **context: Any) -> HttpResponse:
+def _show(
+    request: HttpRequest, agent: Agent, *, form: DraftForm, fallbacks: Any, basis: str, status: int = 200, **context: Any
+) -> HttpResponse:
     if not may_edit_agents(request):
         for field in [*form.fields.values(), *(field for row in fallbacks.forms for field in row.fields.values())]:
             field.disabled = True
@@ -130,8 +138,8 @@ def _known_models() -> list[str]:
     return sorted({*named.order_by().distinct()[:100], *defaults})
 
 
-@require_POST
 @for_editors
+@require_POST
 def discard(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     """Throw the draft away, after the person has confirmed it on the page."""
     draft = draft_of(agent)
@@ -145,11 +153,12 @@ def discard(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     return redirect(agent_url("change", agent))
 
 
-@require_POST
 def tokens(request: HttpRequest) -> HttpResponseBase:
     """Count the tokens of `{"text", "model"}` for the prompt box: `{"tokens": 12}`."""
     if not may_edit_agents(request):
         raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     try:
         asked = json.loads(request.body)
         text, model = str(asked["text"]), str(asked.get("model", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -24,7 +24,11 @@ DEFAULT_PROVIDER: Final = "default"
 GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Personality", "Who the agent is and how it speaks.", ("system_prompt", "greeting")),
     ("Model", "Which model writes the answers, and which ones step in when it cannot.", ("provider", "model", "temperature", "top_p")),
-    ("Limits", "How much is sent, how long an answer may be, and how long it is remembered.", ("max_output_tokens", "prompt_budget_tokens", "reply_cache_s")),
+    (
+        "Limits",
+        "How much is sent, how long an answer may be, and how long it is remembered.",
+        ("max_output_tokens", "prompt_budget_tokens", "reply_cache_s"),
+    ),
     (
         "Memory",
         "What the agent keeps about people beyond one conversation.",
@@ -65,11 +69,11 @@ class NewAgentForm(AgentForm):
         max_length=100_000,
         strip=False,
         widget=_Textarea({"rows": 12, "data-prompt": ""}),
-        help_text="Who the agent is, what it knows and how it speaks. You can change it at any time, and try it before anybody else sees it.",
+        help_text="Who the agent is, what it knows and how it speaks. You can change it at any time and try it first.",
     )
 
     class Meta(AgentForm.Meta):
-        fields = ("name", "slug", "description", "access")  # type: ignore[assignment] - the parent's tuple has other members
+        fields = ("name", "slug", "description", "access")
         widgets = {
             **AgentForm.Meta.widgets,
             "slug": widgets.UnfoldAdminTextInputWidget({"data-slug-from": "id_name", "autocapitalize": "off", "spellcheck": "false"}),
@@ -86,7 +90,11 @@ class DraftForm(VersionModelForm):
     class Meta:
         model = AgentVersion
         fields = VERSION_FIELDS
-        labels = {"system_prompt": "Instructions (system prompt)", "temperature": "Liveliness (temperature)", "top_p": "Word choice (top-p)"}
+        labels = {
+            "system_prompt": "Instructions (system prompt)",
+            "temperature": "Liveliness (temperature)",
+            "top_p": "Word choice (top-p)",
+        }
         widgets = {
             "system_prompt": _Textarea({"rows": 22, "data-prompt": "", "spellcheck": "true"}),
             "greeting": _Textarea({"rows": 3}),
@@ -106,13 +114,9 @@ class DraftForm(VersionModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        provider = self.fields["provider"]
-        assert isinstance(provider, forms.ModelChoiceField)
-        provider.empty_label = default_provider_label()
+        cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
         for name in ("system_prompt", "greeting"):
-            text = self.fields[name]
-            assert isinstance(text, forms.CharField)
-            text.strip = False
+            cast("forms.CharField", self.fields[name]).strip = False
 
     def clean_system_prompt(self) -> str:
         return _worded(self.cleaned_data["system_prompt"])
@@ -149,9 +153,7 @@ class FallbackForm(forms.Form):
 
     def __init__(self, *args: Any, choices: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        provider = self.fields["provider"]
-        assert isinstance(provider, forms.ChoiceField)
-        provider.choices = choices
+        cast("forms.ChoiceField", self.fields["provider"]).choices = choices
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
@@ -168,7 +170,8 @@ def fallback_forms(data: Any = None, *, version: AgentVersion) -> Any:
     choices = [("", "— none —"), (DEFAULT_PROVIDER, default_provider_label())]
     choices += [(str(provider.pk), provider.slug) for provider in Provider.objects.all()]
     initial = [
-        {"provider": str(fallback.provider_id or DEFAULT_PROVIDER), "model": fallback.model} for fallback in version.fallbacks.order_by("position")
+        {"provider": str(fallback.provider_id or DEFAULT_PROVIDER), "model": fallback.model}
+        for fallback in version.fallbacks.order_by("position")
     ]
     return _FallbackFormSet(data, prefix="fallbacks", initial=initial or None, form_kwargs={"choices": choices})
 

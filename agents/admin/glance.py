@@ -43,7 +43,9 @@ def glance_at(agents: Iterable[Agent], *, turns: dict[str, int]) -> list[Glance]
     agents = list(agents)
     drafts = {
         draft.agent_id: draft
-        for draft in AgentVersion.objects.filter(agent__in=agents, published_at=None).select_related("provider").defer("system_prompt", "greeting")
+        for draft in AgentVersion.objects.filter(agent__in=agents, published_at=None)
+        .select_related("provider")
+        .defer("system_prompt", "greeting")
     }
     default = default_provider()
     return [_glance(agent, draft=drafts.get(agent.pk), default=default, turns=turns.get(agent.slug, 0)) for agent in agents]

@@ -15,9 +15,9 @@ from agents.versions.comparison import FieldChange, compare
 from agents.versions.drafts import draft_of
 from agents.versions.publishing import missing_for_publication, publish, roll_back
 
-from .forms import GROUPS, VERSION_FIELDS
-from .pages import agent_url, for_editors, for_viewers, render_agent_page
-from .simultaneous import FALLBACKS, basis_of, is_current, show, values_of
+from .forms import GROUPS
+from .pages import agent_url, for_editors, for_viewers, person_of, render_agent_page
+from .simultaneous import FALLBACKS, basis_of, is_current, label_of, show, values_of
 
 
 @dataclass(kw_only=True)
@@ -49,8 +49,10 @@ def version(request: HttpRequest, agent: Agent, number: int) -> HttpResponseBase
     found = _version_or_404(agent, number)
     earlier = agent.versions.filter(number__lt=number).order_by("-number").first()
     values = values_of(found)
-    names = {name: str(AgentVersion._meta.get_field(name).verbose_name) for name in VERSION_FIELDS}  # type: ignore[union-attr] - no reverse relations
-    groups = [(title, [(names[name], show(name, values[name]), name in {"system_prompt", "greeting"}) for name in fields]) for title, _, fields in GROUPS]
+    groups = [
+        (title, [(label_of(name), show(name, values[name]), name in {"system_prompt", "greeting"}) for name in fields])
+        for title, _, fields in GROUPS
+    ]
     return render_agent_page(
         request,
         "admin/agents/agent/version.html",
@@ -77,7 +79,9 @@ def review(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     if request.method == "POST":
         if is_current(request.POST.get("basis", ""), source=draft):
             return _publish(request, agent, draft)
-        messages.warning(request, "The draft was changed after you opened this page, so nothing was published. This is what it would change now.")
+        messages.warning(
+            request, "The draft was changed after you opened this page: nothing was published. This is what it would change now."
+        )
         status = 409
     return render_agent_page(
         request,
@@ -94,19 +98,23 @@ def review(request: HttpRequest, agent: Agent) -> HttpResponseBase:
 
 def _publish(request: HttpRequest, agent: Agent, draft: AgentVersion) -> HttpResponseBase:
     before = agent.live_version
-    publish(draft, actor=request.user)  # type: ignore[arg-type] - a guarded view never has an anonymous user
-    undo = format_html(' To undo, make v{} live again under <a href="{}">History</a>.', before.number, agent_url("versions", agent)) if before else ""
+    publish(draft, actor=person_of(request))
+    undo = (
+        format_html(' To undo, make v{} live again under <a href="{}">History</a>.', before.number, agent_url("versions", agent))
+        if before
+        else ""
+    )
     off = " The agent is switched off, so it still answers nobody: see Settings." if not agent.is_active else ""
     messages.success(request, format_html("v{} is live: it answers from the next message on.{}{}", draft.number, off, undo))
     return redirect(agent_url("versions", agent))
 
 
-@require_POST
 @for_editors
+@require_POST
 def make_live(request: HttpRequest, agent: Agent, number: int) -> HttpResponseBase:
     """Roll back (or forward) to a version that was published before."""
     target, before = _version_or_404(agent, number), agent.live_version
-    roll_back(agent, to=target, actor=request.user)  # type: ignore[arg-type] - a guarded view never has an anonymous user
+    roll_back(agent, to=target, actor=person_of(request))
     undo = f" To undo, make v{before.number} live again below." if before else ""
     messages.success(request, f"v{number} is live again: it answers from the next message on.{undo}")
     return redirect(agent_url("versions", agent))

@@ -14,7 +14,6 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from unfold import widgets
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from agents.models import Provider
 from agents.providers.changes import apply_key, check_change
@@ -40,7 +39,10 @@ class ProviderForm(ProviderModelForm):
         "With an environment variable, type its key here once when the variable or the address changes: it proves that you know it.",
     )
     forget_key = forms.BooleanField(
-        label="Forget the stored key", required=False, widget=widgets.UnfoldBooleanWidget(), help_text="From now on no key is sent to this address."
+        label="Forget the stored key",
+        required=False,
+        widget=widgets.UnfoldBooleanWidget(),
+        help_text="From now on no key is sent to this address.",
     )
 
     class Meta:
@@ -62,7 +64,7 @@ class ProviderForm(ProviderModelForm):
 
     def _get_validation_exclusions(self) -> set[str]:
         # The rule of one default is kept by save_model, which takes the mark from the other provider in the same transaction.
-        exclusions: set[str] = super()._get_validation_exclusions()  # type: ignore[misc] - ModelForm has it; the stubs leave it out
+        exclusions: set[str] = super()._get_validation_exclusions()  # type: ignore[misc] # ModelForm has it; the stubs leave it out
         return exclusions | {"is_default"}
 
     def _post_clean(self) -> None:
@@ -71,7 +73,8 @@ class ProviderForm(ProviderModelForm):
             data = self.cleaned_data
             self.instance.key_variable = data["key_variable"]
             apply_key(self.instance, typed_key=data["key"], forget=data.get("forget_key", False))
-        super()._post_clean()  # type: ignore[misc] - ModelForm has it; the stubs leave it out
+        super()._post_clean()  # type: ignore[misc] # ModelForm has it; the stubs leave it out
+
 
 @admin.register(Provider)
 class ProviderAdmin(ModelAdmin):
@@ -96,7 +99,10 @@ class ProviderAdmin(ModelAdmin):
         return [
             ("Where the models run", {"fields": ["slug", "base_url", "default_model", "is_default"]}),
             ("Key", {"fields": key["fields"], "description": "Keys are never shown, here or anywhere else."}),
-            ("Patience", {"fields": list(TIMEOUTS), "description": "How long to wait before the next fallback is asked, or the caller is told."}),
+            (
+                "Patience",
+                {"fields": list(TIMEOUTS), "description": "How long to wait before the next fallback is asked, or the caller is told."},
+            ),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> tuple[str, ...]:
@@ -133,17 +139,17 @@ class ProviderAdmin(ModelAdmin):
             Provider.objects.filter(pk=chosen[0].pk).update(is_default=True)
         messages.success(request, f"{chosen[0].slug} is the default: agents that name no provider use it within a second.")
 
-    @display(description="provider", ordering="slug")
+    @admin.display(description="provider", ordering="slug")
     def provider(self, provider: Provider) -> SafeString:
         return render_to_string("admin/agents/provider/name.html", {"provider": provider})
 
-    @display(description="key")
+    @admin.display(description="key")
     def key_source(self, provider: Provider) -> SafeString:
         return render_to_string("admin/agents/provider/key.html", {"provider": provider, "state": _key_state(provider)})
 
-    @display(description="agents that name it")
+    @admin.display(description="agents that name it")
     def agents_using(self, provider: Provider) -> int:
-        count: int = provider.agents  # type: ignore[attr-defined] - annotated by get_queryset
+        count: int = provider.agents  # type: ignore[attr-defined] # annotated by get_queryset
         return count
 
     def _may_write(self, request: HttpRequest, obj: Provider | None) -> bool:
@@ -167,4 +173,4 @@ def _key_state(provider: Provider) -> str:
 
 
 def _clear_default(*, except_id: int | None) -> None:
-    Provider.objects.select_for_update().filter(is_default=True).exclude(pk=except_id).update(is_default=False)
+    Provider.objects.filter(is_default=True).exclude(pk=except_id or 0).update(is_default=False)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from django.db import models
 from django.utils import timezone
 
-from agents.models import AgentVersion
+from agents.models import AgentVersion, Provider
 
 from .forms import VERSION_FIELDS
 
@@ -73,9 +74,9 @@ def find_conflict(basis: str, *, source: AgentVersion, mine: Values) -> tuple[Co
             continue
         if _fingerprint(mine.get(name)) == prints.get(name):
             merged[name] = their_value
-            conflict.taken_over.append(_label(name))
+            conflict.taken_over.append(label_of(name))
         elif _fingerprint(their_value) != prints.get(name):
-            conflict.clashes.append(Clash(name=name, label=_label(name), theirs=show(name, their_value), mine=show(name, mine.get(name))))
+            conflict.clashes.append(Clash(name=name, label=label_of(name), theirs=show(name, their_value), mine=show(name, mine.get(name))))
     return conflict, merged
 
 
@@ -88,9 +89,8 @@ def show(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if name == "provider":
-        provider = AgentVersion._meta.get_field("provider").related_model
-        return str(provider._default_manager.filter(pk=value).first() or "a provider that was removed")
-    choices = dict(AgentVersion._meta.get_field(name).flatchoices)  # type: ignore[union-attr] - VERSION_FIELDS holds no reverse relations
+        return str(Provider.objects.filter(pk=value).first() or "a provider that was removed")
+    choices = dict(_field(name).flatchoices)
     return str(choices.get(value, value))
 
 
@@ -99,13 +99,19 @@ def _what_happened(source: AgentVersion) -> str:
     when = timezone.localtime(source.updated_at).strftime("%H:%M:%S %Z")
     if source.published_at is None:
         return f"{who} saved the draft (v{source.number}) at {when}, while you were editing."
-    return f"While you were editing, the draft was published or discarded, or another version was made live: v{source.number} is what answers now."
+    return (
+        "While you were editing, the draft was published or discarded, or another version was made live. "
+        f"v{source.number} is what answers now."
+    )
 
 
-def _label(name: str) -> str:
-    if name == FALLBACKS:
-        return "fallback models"
-    return str(AgentVersion._meta.get_field(name).verbose_name)  # type: ignore[union-attr] - VERSION_FIELDS holds no relations to others
+def label_of(name: str) -> str:
+    """Return what the field `name` is called."""
+    return "fallback models" if name == FALLBACKS else str(_field(name).verbose_name)
+
+
+def _field(name: str) -> models.Field[Any, Any]:
+    return cast("models.Field[Any, Any]", AgentVersion._meta.get_field(name))
 
 
 def _fingerprint(value: Any) -> str:

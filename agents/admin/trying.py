@@ -16,7 +16,7 @@ from agents.models import Agent
 from agents.rest.shapes import ChatRequest, read
 from agents.rest.sse import stream_events
 from agents.versions.publishing import default_provider
-from observability.bursts import run_burst
+from observability.api import run_burst
 from observability.errors import BadRequest, ChatbotError
 
 from .pages import for_editors, render_agent_page, version_to_edit
@@ -53,7 +53,13 @@ async def chat(request: HttpRequest, agent_id: int) -> HttpResponseBase:
     try:
         asked = _read(request)
         question = Question(
-            agent=slug, message=asked.message, caller=editor(user_id), session_id=asked.session_id, draft=True, stream=True, request_id=request_id
+            agent=slug,
+            message=asked.message,
+            caller=editor(user_id),
+            session_id=asked.session_id,
+            draft=True,
+            stream=True,
+            request_id=request_id,
         )
         return await stream_events(question, request_id)
     except ChatbotError as error:

@@ -144,7 +144,8 @@ SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "chatbot_site.problems.answer_csrf_failure"
 
 def _sidebar(title: str, icon: str, model: str, permission: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist"), "permission": f"agents.admin.permissions.{permission}"}
+    link = reverse_lazy(f"admin:{model}_changelist")
+    return {"title": title, "icon": icon, "link": link, "permission": f"agents.admin.permissions.{permission}"}
 
 
 UNFOLD: dict[str, Any] = {

@@ -1,0 +1,58 @@
+"""People who are signed in, and the fields that an edit page sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from agents.admin.drafts import version_to_edit
+from agents.admin.simultaneous import basis_of
+from agents.models import Agent
+from tests.factories import make_user
+
+
+@pytest.fixture
+def sign_in(db: None) -> Callable[..., Client]:
+    """`sign_in("editor")` returns a client of somebody in that role; "" has none, None is not signed in."""
+
+    def sign_in(role: str | None, *, user: User | None = None) -> Client:
+        client = Client(headers={"accept": "text/html"})
+        if role is not None:
+            client.force_login(user or make_user(role=role))
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def editor(sign_in: Callable[..., Client]) -> Client:
+    return sign_in("editor")
+
+
+@pytest.fixture
+def form_of() -> Callable[..., dict[str, Any]]:
+    """Return what the edit page of an agent would send now, with some fields changed: `form_of(agent, temperature="0.5")`."""
+
+    def form_of(agent: Agent, *, fallbacks: list[tuple[str, str]] | None = None, **changed: Any) -> dict[str, Any]:
+        version = version_to_edit(Agent.objects.get(pk=agent.pk))
+        names = [
+            *("system_prompt", "greeting", "model", "temperature", "top_p", "max_output_tokens", "prompt_budget_tokens"),
+            *("reply_cache_s", "memory_scope", "memory_limit", "memory_budget_tokens", "note"),
+        ]
+        fields = {name: "" if getattr(version, name) is None else getattr(version, name) for name in names}
+        fields["provider"] = version.provider_id or ""
+        rows = (
+            [(str(row.provider_id or "default"), row.model) for row in version.fallbacks.order_by("position")]
+            if fallbacks is None
+            else fallbacks
+        )
+        fields |= {"basis": basis_of(version), "fallbacks-TOTAL_FORMS": len(rows), "fallbacks-INITIAL_FORMS": 0}
+        for position, (provider, model) in enumerate(rows):
+            fields |= {f"fallbacks-{position}-provider": provider, f"fallbacks-{position}-model": model}
+        return fields | changed
+
+    return form_of

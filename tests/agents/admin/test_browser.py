@@ -1,0 +1,130 @@
+"""An editor's day in a real browser: sign in, edit, try, publish, look at the difference, roll back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from agents.chat.tokens import count_tokens
+from agents.models import Agent
+from agents.versions.drafts import draft_of, start_draft
+from tests.factories import make_user, make_version
+from tests.live_server import LiveServer
+from tests.upstream import Upstream
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def open_as(page: Page, server: LiveServer, live_db: None) -> Callable[..., Page]:
+    """`open_as("editor", path)` signs somebody in through the form and opens a page of the admin."""
+
+    def open_as(role: str, path: str) -> Page:
+        user = make_user(role=role, password=PASSWORD)
+        page.goto(f"{server.url}/admin/login/?next={path}")
+        page.get_by_label("Username").fill(user.username)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name=re.compile("log in", re.IGNORECASE)).click()
+        page.wait_for_url(f"{server.url}{path}")
+        return page
+
+    return open_as
+
+
+@pytest.fixture
+def agent(make_chat_agent: Any, upstream: Upstream) -> Agent:
+    return make_chat_agent(upstream, system_prompt="You help.\nBe brief.", name="Browsed agent")
+
+
+def counted(text: str) -> re.Pattern[str]:
+    return re.compile(rf"^{count_tokens(text, model='')} tokens of the prompt budget")
+
+
+def change_path(agent: Agent) -> str:
+    return f"/admin/agents/agent/{agent.pk}/change/"
+
+
+def test_edit_publish_and_roll_back(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    prompt = page.get_by_label("Instructions (system prompt)")
+    count = page.locator("[data-tokens] output")
+    expect(count).to_have_text(counted("You help.\nBe brief."))
+    prompt.fill("You help.\nBe thorough and kind.")
+    expect(count).to_have_text(counted("You help.\nBe thorough and kind."))
+    expect(page.get_by_text("Not saved yet")).to_be_visible()
+    page.get_by_role("button", name="Save and review for publishing").click()
+    expect(page.locator("del")).to_contain_text("Be brief.")
+    expect(page.locator("ins")).to_contain_text("Be thorough and kind.")
+    page.get_by_role("button", name="Publish v2").click()
+    expect(page.get_by_text("v2 is live")).to_be_visible()
+    agent.refresh_from_db()
+    assert agent.live_version.system_prompt == "You help.\nBe thorough and kind."
+    page.get_by_role("button", name="Roll back to v1").click()
+    expect(page.get_by_text("v1 is live again")).to_be_visible()
+    agent.refresh_from_db()
+    assert agent.live_version.number == 1
+    assert page.errors == []
+
+
+def test_try_it_talks_to_the_draft(agent: Agent, upstream: Upstream, open_as: Callable[..., Page]) -> None:
+    make_version(agent, published=False, system_prompt="Drafted words.")
+    page = open_as("editor", f"/admin/agents/agent/{agent.pk}/try/")
+    message = page.get_by_label("Your message")
+    expect(message).to_be_enabled()
+    message.fill("Are you there?")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_role("log")).to_contain_text("Are you there?")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    expect(page.get_by_label("Your message")).to_have_value("")
+    assert "Drafted words." in str(upstream.calls[-1].body)
+    assert page.errors == []
+
+
+def test_fallbacks_are_added_ordered_and_removed(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    for model in ("first", "second", "third"):
+        page.get_by_role("button", name="Add a fallback model").click()
+        page.locator("[data-row] input").last.fill(model)
+    page.locator("[data-row]").nth(2).get_by_role("button", name="Try earlier").click()
+    page.locator("[data-row]").nth(0).get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
+    assert list(draft_of(agent).fallbacks.order_by("position").values_list("model", flat=True)) == ["third", "second"]
+    assert page.errors == []
+
+
+def test_a_colleagues_text_is_shown_beside_ones_own(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    page.get_by_label("Instructions (system prompt)").fill("My words.")
+    theirs = start_draft(agent, author=make_user(role="editor"))
+    theirs.system_prompt = "Their words."
+    theirs.save()
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was saved yet, and nothing is lost")
+    expect(page.get_by_label("Theirs, saved")).to_have_value("Their words.")
+    expect(page.get_by_label("Instructions (system prompt)")).to_have_value("My words.")
+
+
+def test_address_name_is_suggested(open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", "/admin/agents/agent/add/")
+    page.get_by_label("Name required", exact=True).fill("Café & Crème Helper!")
+    expect(page.get_by_label("Address name required")).to_have_value("cafe-creme-helper")
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_fit_and_complain_of_nothing(scheme: str, width: int, agent: Agent, open_as: Callable[..., Page], server: LiveServer) -> None:
+    make_version(agent, published=False, system_prompt="W" * 300, note="n" * 200)
+    page = open_as("superuser", "/admin/")
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    pages = ["change", "settings", "versions", "versions/1", "publish", "try"]
+    for path in ["", "agents/agent/", "agents/agent/import/", "agents/provider/", *(f"agents/agent/{agent.pk}/{name}/" for name in pages)]:
+        page.goto(f"{server.url}/admin/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    assert page.errors == []

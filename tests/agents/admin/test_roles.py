@@ -1,0 +1,179 @@
+"""Every address of the admin, asked by every role: who gets a page, who a refusal, and that nobody gets a server error."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
+
+from agents.models import Agent, AgentVersion, Provider, Publication
+from memory.models import Conversation, Subject, Turn, TurnState
+from tests.factories import make_agent, make_provider, make_user, make_version
+
+ROLES = (None, "", "editor", "operator", "superuser")
+EVERYBODY = {"admin:login", "admin:logout", "admin:jsi18n"}
+STAFF = {"admin:index", "admin:password_change", "admin:password_change_done", "admin:search", "admin:autocomplete", "admin:view_on_site"}
+AGENT_READING = {
+    "admin:agents_agent_changelist",
+    "admin:agents_agent_change",
+    "admin:agents_agent_history",
+    "admin:agents_agent_settings",
+    "admin:agents_agent_export",
+    "admin:agents_agent_versions",
+    "admin:agents_agent_version",
+}
+AGENT_WRITING = {
+    "admin:agents_agent_add",
+    "admin:agents_agent_delete",
+    "admin:agents_agent_import",
+    "admin:agents_agent_tokens",
+    "admin:agents_agent_discard",
+    "admin:agents_agent_publish",
+    "admin:agents_agent_make_live",
+    "admin:agents_agent_try",
+}
+PROVIDER = {
+    "admin:agents_provider_changelist",
+    "admin:agents_provider_add",
+    "admin:agents_provider_change",
+    "admin:agents_provider_history",
+}
+READ_ONLY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("changelist", "change", "history")}
+PEOPLE_READING = {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("changelist", "change", "history")}
+SUPERUSER_ONLY = {"admin:agents_provider_delete", "admin:auth_user_password_change"} | {
+    f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")
+}
+NOBODY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("add", "delete")}
+# Streams, so it checks people by itself; test_trying.py asks it.
+ELSEWHERE = {"admin:agents_agent_try_chat"}
+
+ALLOWED = {
+    "editor": STAFF | AGENT_READING | AGENT_WRITING,
+    "operator": STAFF | AGENT_READING | PROVIDER | READ_ONLY | PEOPLE_READING,
+    "superuser": STAFF | AGENT_READING | AGENT_WRITING | PROVIDER | READ_ONLY | PEOPLE_READING | SUPERUSER_ONLY,
+    "": set(),
+    None: set(),
+}
+
+
+def named_routes(patterns: list[URLPattern | URLResolver], prefix: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern) and pattern.name:
+            yield f"admin:{pattern.name}"
+
+
+ROUTES = sorted(
+    set(named_routes(admin.site.get_urls())) | {name for site in admin.site._registry.values() for name in named_routes(site.get_urls())}
+)
+
+
+@pytest.fixture
+def addresses(db: None) -> dict[str, str]:
+    """An address for each route, of rows that exist."""
+    agent = make_agent(published=True)
+    make_version(agent)
+    make_version(agent, published=False)
+    provider = make_provider()
+    person = make_user(role="editor")
+    conversation = Conversation.objects.create(
+        subject=Subject.objects.create(owner="anonymous", name="s"), owner="anonymous", agent=agent.slug, session_id="s"
+    )
+    now = timezone.now()
+    turn = Turn.objects.create(
+        id=uuid.uuid4(), conversation=conversation, seq=1, state=TurnState.DONE, agent=agent.slug, version=1, message="<b>Hi</b>", reply="Hello",
+        created_at=now, deadline_at=now + timezone.timedelta(minutes=1), finished_at=now,
+    )  # fmt: skip
+    ids = {"agents_agent": agent.pk, "agents_provider": provider.pk, "memory_conversation": conversation.pk, "memory_turn": turn.pk}
+    ids |= {"auth_user": person.pk, "auth_group": person.groups.get().pk}
+    found = {}
+    for route in ROUTES:
+        name = route.removeprefix("admin:")
+        model = next((model for model in ids if name.startswith(model)), "")
+        for args in ((), (ids.get(model),), (ids.get(model), 1), (ids.get("agents_agent"), ids.get("agents_agent")), ("agents",)):
+            try:
+                found[route] = reverse(route, args=args)
+                break
+            except Exception:  # noqa: S112 - another number of arguments
+                continue
+    return found
+
+
+def test_every_route_is_in_the_matrix() -> None:
+    known = EVERYBODY | STAFF | AGENT_READING | AGENT_WRITING | PROVIDER | READ_ONLY | PEOPLE_READING | SUPERUSER_ONLY | NOBODY | ELSEWHERE
+    assert set(ROUTES) - {"admin:app_list"} == known
+    assert get_resolver().reverse_dict  # the project's own address table loads
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_meets_pages_or_refusals_only(role: str | None, addresses: dict[str, str], sign_in: Callable[..., Client]) -> None:
+    client = sign_in(role)
+    wrong = []
+    for route, address in addresses.items():
+        if route in EVERYBODY | ELSEWHERE | {"admin:app_list", "admin:view_on_site", "admin:autocomplete"}:
+            continue
+        response = client.get(address)
+        to_login = response.status_code == 302 and "/login/" in response["Location"]
+        is_refused = to_login or response.status_code == 403
+        if is_refused == (route in ALLOWED[role]) or response.status_code >= 500:
+            wrong.append((route, response.status_code))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("role", [None, "", "operator"])
+def test_only_editors_change_agents(role: str | None, addresses: dict[str, str], sign_in: Callable[..., Client]) -> None:
+    client = sign_in(role)
+    before = [list(model.objects.order_by("pk").values()) for model in (Agent, AgentVersion, Publication)]
+    for route in sorted(AGENT_WRITING | {"admin:agents_agent_change", "admin:agents_agent_settings"}):
+        response = client.post(addresses[route], {"post": "yes", "name": "Other", "access": "public"})
+        assert response.status_code == 403 or "/login/" in response["Location"], route
+    for route in sorted(AGENT_READING):
+        assert client.post(addresses[route], {"action": "delete_selected", "_selected_action": "1"}).status_code < 500
+    assert [list(model.objects.order_by("pk").values()) for model in (Agent, AgentVersion, Publication)] == before
+
+
+def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Client) -> None:
+    before = list(Provider.objects.values())
+    for route in sorted(PROVIDER | {"admin:agents_provider_delete"}):
+        assert editor.post(addresses[route], {"slug": "mine"}).status_code == 403
+    assert list(Provider.objects.values()) == before
+
+
+@pytest.mark.parametrize(
+    ("role", "titles"),
+    [
+        ("editor", ["Overview", "Agents"]),
+        ("operator", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
+        ("superuser", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
+    ],
+)
+def test_sidebar_shows_what_the_role_may_see(role: str, titles: list[str], sign_in: Callable[..., Client]) -> None:
+    response = sign_in(role).get(reverse("admin:index"))
+    shown = [item["title"] for group in response.context["sidebar_navigation"] for item in group["items"] if item["has_permission"]]
+    assert shown == titles
+
+
+def test_conversations_are_read_only_even_for_superusers(addresses: dict[str, str], sign_in: Callable[..., Client]) -> None:
+    client = sign_in("superuser")
+    for route in sorted(NOBODY):
+        assert client.post(addresses[route], {"post": "yes"}).status_code == 403
+    for route in ("admin:memory_turn_change", "admin:memory_conversation_change"):
+        assert client.post(addresses[route], {"message": "changed"}).status_code == 403
+    assert Turn.objects.get().message == "<b>Hi</b>"
+
+
+def test_transcript_escapes_what_was_said(addresses: dict[str, str], sign_in: Callable[..., Client]) -> None:
+    text = sign_in("operator").get(addresses["admin:memory_conversation_change"]).content.decode()
+    assert "&lt;b&gt;Hi&lt;/b&gt;" in text
+    assert "<b>Hi</b>" not in text
+
+
+@pytest.mark.parametrize("path", ["999999", "0", "abc", "-1", "99999999999999999999", "1/nothing", "%00", "é"])
+def test_unknown_agents_are_not_found(path: str, editor: Client) -> None:
+    for page in ("change", "settings", "versions", "publish", "history", "delete", "try", "export", "versions/1", "discard"):
+        response = editor.get(f"/admin/agents/agent/{path}/{page}/")
+        assert response.status_code in (301, 302, 404, 405), (page, response.status_code)

@@ -1,0 +1,87 @@
+"""*Try it*: the unpublished draft answers, for editors only, apart from the public."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+
+from agents.models import Agent
+from memory.models import Turn
+from tests.factories import make_user, make_version
+from tests.live_server import LiveServer
+from tests.upstream import Upstream
+
+
+@pytest.fixture
+def signed_in(server: LiveServer, live_db: None) -> Iterator[Callable[..., httpx2.Client]]:
+    """`signed_in(user)` returns an HTTP client with that person's session and a CSRF token."""
+    clients: list[httpx2.Client] = []
+
+    def signed_in(user: User | None) -> httpx2.Client:
+        client = server.client(headers={"X-CSRFToken": "c" * 32}, cookies={"csrftoken": "c" * 32})
+        clients.append(client)
+        if user is not None:
+            session = SessionStore()
+            session["_auth_user_id"] = str(user.pk)
+            session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
+            session["_auth_user_hash"] = user.get_session_auth_hash()
+            session.create()
+            client.cookies.set("sessionid", session.session_key)
+        return client
+
+    yield signed_in
+    for client in clients:
+        client.close()
+
+
+def path(agent: Agent) -> str:
+    return f"/admin/agents/agent/{agent.pk}/try/chat"
+
+
+def test_the_draft_answers_an_editor(make_chat_agent: Any, upstream: Upstream, signed_in: Callable[..., httpx2.Client]) -> None:
+    agent = make_chat_agent(upstream, system_prompt="Live words.")
+    make_version(agent, published=False, system_prompt="Drafted words.")
+    editor = make_user(role="editor")
+    response = signed_in(editor).post(path(agent), json={"message": "Hello?"})
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    assert "event: done" in response.text
+    assert "Drafted words." in str(upstream.calls[-1].body)
+    turn = Turn.objects.get(agent=agent.slug)
+    assert (turn.version, turn.conversation.owner) == (2, f"editor:{editor.pk}")
+
+
+@pytest.mark.parametrize("role", [None, "", "operator"])
+def test_nobody_else_may_try(role: str | None, make_chat_agent: Any, upstream: Upstream, signed_in: Callable[..., httpx2.Client]) -> None:
+    agent = make_chat_agent(upstream)
+    response = signed_in(None if role is None else make_user(role=role)).post(path(agent), json={"message": "Hello?"})
+    assert response.status_code == 403
+    assert not Turn.objects.filter(agent=agent.slug).exists()
+
+
+def test_csrf_is_checked(make_chat_agent: Any, upstream: Upstream, signed_in: Callable[..., httpx2.Client]) -> None:
+    agent = make_chat_agent(upstream)
+    client = signed_in(make_user(role="editor"))
+    assert client.post(path(agent), json={"message": "Hello?"}, headers={"X-CSRFToken": "d" * 32}).status_code == 403
+    assert not Turn.objects.filter(agent=agent.slug).exists()
+
+
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"message": ""}', b'{"message": 1}', b'{"message": "\\ud800"}', b'{"other": 1}'])
+def test_unusable_messages_are_refused(
+    body: bytes, make_chat_agent: Any, upstream: Upstream, signed_in: Callable[..., httpx2.Client]
+) -> None:
+    agent = make_chat_agent(upstream)
+    response = signed_in(make_user(role="editor")).post(path(agent), content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"]
+
+
+def test_unknown_agents_and_methods(signed_in: Callable[..., httpx2.Client]) -> None:
+    client = signed_in(make_user(role="editor"))
+    assert client.post("/admin/agents/agent/999999999/try/chat", json={"message": "Hi"}).status_code == 404
+    assert client.get("/admin/agents/agent/999999999/try/chat").status_code == 405
