@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from agents import roles
 from agents.checks import check_providers, check_reachable
@@ -37,6 +38,9 @@ class Command(BaseCommand):
         parser.add_argument("--no-admin", action="store_true", help="create no superuser")
 
     def handle(self, *, no_examples: bool, no_admin: bool, **options: Any) -> None:
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            raise CommandError("The database is not up to date. Run `manage.py migrate` first.")
         lines: list[str] = []
         with transaction.atomic():
             with connection.cursor() as cursor:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from agents.models import Agent, Provider, Publication
 from agents.versions.formats import dump, parse
@@ -105,6 +106,13 @@ def test_what_does_not_work_is_said(fresh: None, environment: Any) -> None:
     output = setup()
     assert "set DEFAULT_CHAT_MODEL" in output
     assert f"cannot be reached at {DEMO}" in output
+
+
+def test_a_database_that_is_not_migrated_is_named(fresh: None) -> None:
+    MigrationRecorder(connection).record_unapplied("agents", "0002_immutability")
+    with pytest.raises(CommandError, match=r"manage\.py migrate"):
+        setup()
+    assert not Provider.objects.exists()
 
 
 def test_the_examples_are_written_as_exports_are() -> None:
