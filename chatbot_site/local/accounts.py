@@ -37,7 +37,7 @@ class Account:
     def _succeeds(self, *command: str) -> bool:
         try:
             return subprocess.run(command, capture_output=True, cwd="/", check=False, **self.popen_arguments()).returncode == 0
-        except PermissionError:
+        except OSError:  # no such program, or this root may not become that user
             return False
 
     def own(self, path: Path) -> None:
@@ -59,11 +59,8 @@ def unprivileged_account() -> Account | None:
         except KeyError:
             continue
         account = Account(name, entry.pw_uid, entry.pw_gid)
-        try:
-            if account.can_enter(Path("/")):
-                return account
-        except (OSError, subprocess.SubprocessError):
-            continue
+        if account.can_enter(Path("/")):
+            return account
     raise Refusal(
         "PostgreSQL refuses to run as root, and there is no user 'postgres' or 'nobody' to run it as. "
         "Run make as another user, or add one: useradd --system postgres"

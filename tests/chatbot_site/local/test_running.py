@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot_site.local import demo_model
+from chatbot_site.local import demo_model, postgresql
 from chatbot_site.local.postgresql import free_port
 from chatbot_site.local.testing import clean_environment
 from chatbot_site.settings.environment import PROJECT_DIR
@@ -145,3 +145,21 @@ def test_root_below_a_folder_that_nobody_else_enters(start, tmp_path):
         assert again.end() == 0
     finally:
         shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_root_copies_programs_that_the_other_user_cannot_read(data_dir, monkeypatch, capsys):
+    package = postgresql.packaged_binaries().parent.parent
+    hidden = data_dir / "hidden"
+    shutil.copytree(package / "pginstall18", hidden / package.name / "pginstall18", symlinks=True)
+    if (libraries := package.with_name(f"{package.name}.libs")).exists():
+        shutil.copytree(libraries, hidden / libraries.name, symlinks=True)
+    hidden.chmod(0o700)
+    monkeypatch.setattr(postgresql, "SYSTEM_FOLDER", data_dir / "system")
+    monkeypatch.setattr(postgresql, "packaged_binaries", lambda: hidden / package.name / "pginstall18" / "bin")
+    first = postgresql.embedded(data_dir)
+    assert first.binaries.is_relative_to(data_dir / "system")
+    assert first.account.can_run(first.binaries / "initdb")
+    assert "copying its programs" in capsys.readouterr().out
+    assert postgresql.embedded(data_dir).binaries == first.binaries
+    assert capsys.readouterr().out == ""
