@@ -51,7 +51,7 @@ def resolve_session(caller: Caller, session_id: str | None) -> tuple[str, str]:
         session_id = f"{random_part}.{_hash(b'session', random_part)}"
         return _owner_of_made(caller), session_id
     random_part, _, proof = session_id.rpartition(".")
-    if random_part.startswith(_MADE_HERE) and hmac.compare_digest(proof.encode(), _hash(b"session", random_part).encode()):
+    if random_part.startswith(_MADE_HERE) and _proves(proof, random_part):
         return _owner_of_made(caller), session_id
     return caller.owner, session_id
 
@@ -61,19 +61,35 @@ def client_address(peer: str, forwarded_for: str) -> str:
 
     Only what trusted proxies wrote is believed, so a client gains nothing by sending the header.
     """
-    address = peer
-    for hop in reversed([part.strip() for part in forwarded_for.split(",")] if forwarded_for else []):
+    address = _plain(peer) or peer
+    for hop in reversed(forwarded_for.split(",") if forwarded_for else []):
         if not _is_trusted_proxy(address, tuple(settings.TRUSTED_PROXIES)):
             break
-        try:
-            address = str(ipaddress.ip_address(hop))
-        except ValueError:
+        forwarded = _plain(hop.strip())
+        if not forwarded:
             break
+        address = forwarded
     return address
 
 
 def _owner_of_made(caller: Caller) -> str:
     return caller.owner if caller.is_editor else "anonymous"
+
+
+def _plain(hop: str) -> str:
+    """Return the address in `hop` as such: without the port that some proxies add, and IPv4 as IPv4; "" where there is none.
+
+    A server that listens on [::] sees IPv4 peers as ::ffff:192.0.2.1.
+    """
+    if hop.startswith("["):
+        hop = hop[1:].partition("]")[0]
+    elif hop.count(":") == 1:
+        hop = hop.partition(":")[0]
+    try:
+        ip = ipaddress.ip_address(hop)
+    except ValueError:
+        return ""
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +101,11 @@ def _is_trusted_proxy(address: str, networks: Sequence[str]) -> bool:
     return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
-def _hash(purpose: bytes, text: str) -> str:
-    key = purpose + b":" + settings.SECRET_KEY.encode()
+def _proves(proof: str, random_part: str) -> bool:
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return any(hmac.compare_digest(proof.encode(), _hash(b"session", random_part, secret_key=str(key)).encode()) for key in keys)
+
+
+def _hash(purpose: bytes, text: str, *, secret_key: str = "") -> str:
+    key = purpose + b":" + (secret_key or settings.SECRET_KEY).encode()
     return base64.urlsafe_b64encode(hmac.digest(key, text.encode(errors="surrogatepass"), "sha256")[:_MAC_BYTES]).decode()

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
+from django.core.exceptions import BadRequest as DjangoBadRequest
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.multipartparser import MultiPartParserError
 from django.template import loader
 from rest_framework import exceptions as drf
 
@@ -92,7 +94,7 @@ def translate(error: BaseException) -> ChatbotError:
             return kind(str(error.detail) if isinstance(error, drf.ParseError) else "")
         case DisallowedHost():
             return BadRequest("This server does not answer to that host name. The operator can add it to ALLOWED_HOSTS.")
-        case SuspiciousOperation():
+        case SuspiciousOperation() | DjangoBadRequest() | MultiPartParserError():
             return BadRequest()
         case PermissionDenied():
             return Forbidden()

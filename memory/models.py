@@ -13,7 +13,9 @@ class Subject(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    owner = models.CharField(max_length=100, help_text="Whose namespace the name lives in: a key's owner, an editor, or an anonymous address.")
+    owner = models.CharField(
+        max_length=100, help_text="Whose namespace the name lives in: a key's owner, an editor, or an anonymous address."
+    )
     name = models.CharField(max_length=200, help_text="The end user's id as the client gave it, or the session's.")
     created_at = models.DateTimeField(auto_now_add=True)
 

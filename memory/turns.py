@@ -130,7 +130,7 @@ _FINISH_TURNS: Final = """
     RETURNING turn.id
 """
 _INTERRUPT_LEFT_BEHIND: Final = """
-    UPDATE memory_turn SET state = CASE WHEN reply = '' THEN 'failed' ELSE 'interrupted' END, error_code = 'left-behind', finished_at = now()
+    UPDATE memory_turn SET state = 'failed', error_code = 'left-behind', finished_at = now()
     WHERE id IN (SELECT id FROM memory_turn WHERE state = 'running' AND deadline_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """
 

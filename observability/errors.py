@@ -23,9 +23,7 @@ class ChatbotError(Exception):
     title: ClassVar[str] = "Internal server error"
     remedy: ClassVar[str] = "Try again; if it goes on, tell the operator the request id."
 
-    def __init__(
-        self, detail: str = "", *, fields: dict[str, list[str]] | None = None, retry_after_s: int | None = None
-    ) -> None:
+    def __init__(self, detail: str = "", *, fields: dict[str, list[str]] | None = None, retry_after_s: int | None = None) -> None:
         self.detail = detail or self.remedy
         self.short = self.title if not fields else f"Invalid {', '.join(fields)}"
         self.fields = fields or {}

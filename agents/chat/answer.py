@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from uuid_utils.compat import uuid7
 
 from agents.access import Caller, resolve_session
@@ -23,9 +23,8 @@ from agents.providers.base import Message, ModelAnswer, ModelRequest, NoModel, U
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering, LiveVersions, load_draft
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
-from observability.bursts import GroupCommit, run_burst
+from observability.api import GroupCommit, count_tokens, run_burst
 from observability.errors import ChatbotError
-from observability.tokens import count_tokens
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +93,8 @@ async def answer(question: Question) -> AsyncGenerator[ChatEvent, None]:
 
 async def _answering_version(question: Question) -> Answering:
     if question.draft:
+        if not question.caller.is_editor:
+            raise AgentNotFound
         return await run_burst(load_draft, question.agent)
     answering = await live_versions.find(question.agent)
     if not question.caller.may_use(answering.access):
@@ -121,7 +122,7 @@ class _Turn:
     async def open(self) -> OpenedTurn:
         """Store the person's message and return what was said before."""
         question, answering = self._question, self._answering
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         self._opening = asyncio.ensure_future(
             _opening.submit(
                 NewTurn(
@@ -210,13 +211,14 @@ class _Turn:
         self._ended = True
 
     def _store_in_background(self, finished: FinishedTurn) -> None:
-        assert self._opening is not None
         self._ended = True
-        running_turns.finish_in_background(self._store_patiently(self._opening, finished))
+        running_turns.finish_in_background(self._store_patiently(finished))
 
-    async def _store_patiently(self, opening: asyncio.Future[OpenedTurn], finished: FinishedTurn) -> None:
+    async def _store_patiently(self, finished: FinishedTurn) -> None:
+        if self._opening is None:
+            return
         try:
-            await opening
+            await self._opening
         except Exception:  # the turn was never stored: there is nothing to end
             return
         for attempt in range(_STORING_ATTEMPTS):
@@ -241,7 +243,7 @@ class _Turn:
             reply=reply,
             provider=model_answer.provider if model_answer else "",
             model=model,
-            finish_reason=model_answer.finish_reason[:40] if model_answer and state is TurnState.DONE else "",
+            finish_reason=model_answer.finish_reason if model_answer and state is TurnState.DONE else "",
             error_code=error_code,
             prompt_tokens=usage.prompt_tokens if usage else count_prompt_tokens(self._messages, model=model) if estimate else None,
             completion_tokens=usage.completion_tokens if usage else count_tokens(reply, model=model) if estimate else None,

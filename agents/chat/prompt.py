@@ -8,8 +8,8 @@ from typing import Final
 from agents.providers.base import Message
 from agents.versions.live import Answering
 from memory.api import PastTurn
+from observability.api import count_tokens, count_tokens_of_prompt, most_tokens
 from observability.errors import BadRequest
-from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
 
 # How chat messages are framed: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
 _TOKENS_PER_MESSAGE: Final = 4

@@ -18,6 +18,7 @@ class RunningTurns:
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], int] = {}
         self._closing: set[asyncio.Task[Any]] = set()
+        self._none_left: asyncio.Event | None = None
         self.stopping = False
 
     @contextmanager
@@ -30,7 +31,8 @@ class RunningTurns:
         if self.stopping or len(self._tasks) >= settings.CHAT_MAX_CONCURRENT_TURNS:
             raise Unavailable("The server is answering as many messages as it can. Send this one again in a moment.", retry_after_s=1)
         task = asyncio.current_task()
-        assert task is not None
+        if task is None:
+            raise RuntimeError("a turn runs in a task")
         self._tasks[task] = self._tasks.get(task, 0) + 1
         try:
             yield
@@ -38,20 +40,30 @@ class RunningTurns:
             self._tasks[task] -= 1
             if not self._tasks[task]:
                 del self._tasks[task]
+            self._look_whether_none_is_left()
 
     def finish_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end even though the turn's own task is being cancelled."""
         task = asyncio.create_task(work)
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._closed)
 
     async def stop(self) -> None:
         """Interrupt what still runs and wait until how it ended is stored."""
         self.stopping = True
+        self._none_left = asyncio.Event()
         for task in list(self._tasks):
             task.cancel()
-        while self._tasks or self._closing:
-            await asyncio.sleep(0.02)
+        self._look_whether_none_is_left()
+        await self._none_left.wait()
+
+    def _closed(self, task: asyncio.Task[Any]) -> None:
+        self._closing.discard(task)
+        self._look_whether_none_is_left()
+
+    def _look_whether_none_is_left(self) -> None:
+        if self._none_left is not None and not self._tasks and not self._closing:
+            self._none_left.set()
 
 
 running_turns = RunningTurns()

@@ -41,10 +41,14 @@ class ModelAnswer(Protocol):
         UpstreamFailed: while iterating, where the answer broke midway.
     """
 
-    provider: str
-    model: str
-    finish_reason: str
-    usage: Usage | None
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def usage(self) -> Usage | None: ...
 
     def __aiter__(self) -> AsyncIterator[str]: ...
 

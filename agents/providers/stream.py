@@ -12,6 +12,9 @@ import msgspec
 from agents.providers.base import UpstreamFailed, Usage
 
 MAX_LINE_BYTES: Final = 1_000_000
+# The largest count, and the longest reason, that a turn's row holds.
+_MOST_TOKENS: Final = 2**31 - 1
+_LONGEST_REASON: Final = 40
 
 
 class _Text(msgspec.Struct):
@@ -46,10 +49,11 @@ class CompletionReader:
         finished: the provider said that the answer is complete.
     """
 
-    __slots__ = ("_rest", "finish_reason", "finished", "usage")
+    __slots__ = ("_failure", "_rest", "finish_reason", "finished", "usage")
 
     def __init__(self) -> None:
         self._rest = b""
+        self._failure: UpstreamFailed | None = None
         self.finish_reason = ""
         self.finished = False
         self.usage: Usage | None = None
@@ -58,8 +62,10 @@ class CompletionReader:
         """Return the text that `data`, the next bytes of an event stream, completes; often several events' worth.
 
         Raises:
-            UpstreamFailed: the bytes are not a stream of chat completion chunks, or hold an error.
+            UpstreamFailed: the bytes are not a stream of chat completion chunks, or hold an error. Text that came before it
+                in the same bytes is returned first, and the error raised by `check` or the next call.
         """
+        self.check()
         lines = (self._rest + data if self._rest else data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > MAX_LINE_BYTES:
@@ -72,8 +78,19 @@ class CompletionReader:
             if payload == b"[DONE]":
                 self.finished = True
             elif payload:
-                texts.append(self._take(payload))
+                try:
+                    texts.append(self._take(payload))
+                except UpstreamFailed as failure:
+                    if not any(texts):
+                        raise
+                    self._failure = failure
+                    break
         return "".join(texts)
+
+    def check(self) -> None:
+        """Raise what was found after the text that `feed` returned last."""
+        if self._failure is not None:
+            raise self._failure
 
     def read_json(self, body: bytes) -> str:
         """Return the text of a whole completion that came as one JSON document.
@@ -93,7 +110,7 @@ class CompletionReader:
         if completion.error:
             raise UpstreamFailed(f"the provider reported an error: {str(completion.error)[:500]}", retryable=True)
         if (usage := completion.usage) and usage.prompt_tokens is not None and usage.completion_tokens is not None:
-            self.usage = Usage(max(0, usage.prompt_tokens), max(0, usage.completion_tokens))
+            self.usage = Usage(_countable(usage.prompt_tokens), _countable(usage.completion_tokens))
         text = ""
         for choice in completion.choices or ():
             if choice.index != 0:
@@ -102,7 +119,15 @@ class CompletionReader:
             if part and part.content:
                 text += part.content
             if choice.finish_reason:
-                self.finish_reason = choice.finish_reason
+                self.finish_reason = _storable(choice.finish_reason)[:_LONGEST_REASON]
                 self.finished = True
-        # PostgreSQL's text cannot hold NUL, and no reader of an answer needs it.
-        return text.replace("\x00", "\ufffd") if "\x00" in text else text
+        return _storable(text)
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text cannot hold NUL, and no reader of an answer needs it.
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def _countable(tokens: int) -> int:
+    return min(max(0, tokens), _MOST_TOKENS)

@@ -7,9 +7,11 @@ SDK's typed chunks cost more than everything else in a stream together (docs/adr
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -58,15 +60,15 @@ class OpenAIWire:
                 await response.aclose()
             if isinstance(error, TimeoutError):
                 raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False) from None
-            if isinstance(error, httpx2.TransportError):
-                raise UpstreamFailed(f"the connection broke: {error!r}", retryable=True) from error
+            if isinstance(error, httpx2.RequestError):
+                raise UpstreamFailed(f"the answer broke off: {error!r}", retryable=True) from error
             raise
         return answer
 
     async def _post(self, request: ModelRequest) -> httpx2.Response:
         provider = self._provider
         try:
-            return await _client(provider).post(
+            response: object = await _client(provider).post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 body=_body(request, self._model, provider.base_url),
@@ -74,6 +76,7 @@ class OpenAIWire:
                 stream=True,
                 stream_cls=openai.AsyncStream[Any],
             )
+            return cast("httpx2.Response", response)  # what `cast_to` makes of it, whatever the SDK's types say
         except UnreadableKey as error:
             raise UpstreamFailed(error.detail, retryable=False) from error
         except openai.APITimeoutError as error:
@@ -132,12 +135,14 @@ class WireAnswer:
         try:
             if self._first:
                 yield self._first
+                self._reader.check()
             loop = asyncio.get_running_loop()
             # The usage comes after the finish reason, and a connection can be used again only once it was read to its end.
             while chunk := await self._next_within(self._silence_s, self._deadline - loop.time()):
                 if text := self._reader.feed(chunk):
                     yield text
-        except httpx2.TransportError as error:
+                    self._reader.check()
+        except httpx2.RequestError as error:
             if not self._reader.finished:
                 raise UpstreamFailed(f"the stream broke: {error!r}", retryable=False) from error
         finally:
@@ -204,7 +209,12 @@ def _body(request: ModelRequest, model: str, base_url: str) -> dict[str, Any]:
 
 
 def _retry_after_s(response: httpx2.Response) -> float | None:
+    asked = response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
+        return max(0.0, float(asked))
     except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None

@@ -130,7 +130,7 @@ def read(shape: type[Shape], data: Any) -> Shape:
         BadRequest: names every field that is wrong and what is wrong with it.
     """
     if not isinstance(data, dict):
-        raise BadRequest("The body must be a JSON object, such as {\"message\": \"Hello!\"}.")
+        raise BadRequest('The body must be a JSON object, such as {"message": "Hello!"}.')
     try:
         return shape.model_validate(data)
     except ValidationError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
-from django.db import DatabaseError
+from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from django.http import HttpResponseBase, StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
 
@@ -39,9 +39,8 @@ async def stream_events(question: Question, request_id: str) -> HttpResponseBase
         ChatbotError: whatever is wrong before the turn has begun, so that it gets an HTTP status of its own.
     """
     events = answer(question)
-    first = await anext(events)
-    assert isinstance(first, Started)
-    response = StreamingHttpResponse(_as_text(first, events, request_id), content_type=MEDIA_TYPE)
+    started = cast("Started", await anext(events))
+    response = StreamingHttpResponse(_as_text(started, events, request_id), content_type=MEDIA_TYPE)
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response

@@ -20,7 +20,7 @@ from agents.rest.asyncview import AsyncAPIView
 from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, Problem, read
 from agents.rest.sse import MEDIA_TYPE, EventStreamRenderer, chat_answer, stream_events
 from agents.versions.live import AgentNotFound, Answering, list_live
-from observability.bursts import run_burst
+from observability.api import run_burst
 from observability.errors import BadRequest, Unauthorized
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -52,7 +52,8 @@ class ChatView(AsyncAPIView):
         responses={
             (200, "application/json"): ChatAnswer,
             (200, MEDIA_TYPE): OpenApiResponse(
-                OpenApiTypes.STR, description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document)."
+                OpenApiTypes.STR,
+                description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document).",
             ),
             **_PROBLEMS,
         },
@@ -73,7 +74,7 @@ class ChatView(AsyncAPIView):
             message=asked.message,
             caller=caller,
             session_id=asked.session_id,
-            stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,  # type: ignore[attr-defined]
+            stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,
             metadata=asked.metadata,
             request_id=request_id,
         )
@@ -89,7 +90,11 @@ class ChatView(AsyncAPIView):
 class AgentListView(AsyncAPIView):
     """`GET /api/agents`."""
 
-    @extend_schema(operation_id="list_agents", summary="List the agents you may talk to", responses={200: AgentList, 401: _PROBLEMS[401, "application/problem+json"]})
+    @extend_schema(
+        operation_id="list_agents",
+        summary="List the agents you may talk to",
+        responses={200: AgentList, 401: _PROBLEMS[401, "application/problem+json"]},
+    )
     async def get(self, request: Request) -> HttpResponseBase:
         caller_of(request)
         return _json({"agents": [_card(agent) for agent in await run_burst(list_live)]})

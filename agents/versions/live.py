@@ -7,16 +7,18 @@ so a publication is seen everywhere within a second without messages between pro
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from agents.models import Access, Agent, AgentVersion, Provider
-from observability.bursts import run_burst
+from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, Provider
+from observability.api import run_burst
 from observability.errors import NotFound
 
 FRESH_FOR_S: Final = 0.5
 _MOST_AGENTS: Final = 1000
+_SLUG: Final = re.compile(SLUG_PATTERN)
 
 
 class AgentNotFound(NotFound):
@@ -84,11 +86,18 @@ class LiveVersions:
         known = self._snapshots.get(slug)
         if known is not None and time.monotonic() - known[0] < FRESH_FOR_S:
             return known[1]
+        if not _SLUG.fullmatch(slug):  # no such name was ever stored, and PostgreSQL cannot even be asked for some
+            raise AgentNotFound
         task = self._loading.get(slug)
         if task is None:
             task = self._loading[slug] = asyncio.create_task(self._load(slug))
-            task.add_done_callback(lambda _: self._loading.pop(slug, None))
+            task.add_done_callback(lambda done: self._loaded(slug, done))
         return await asyncio.shield(task)
+
+    def _loaded(self, slug: str, task: asyncio.Task[Answering]) -> None:
+        self._loading.pop(slug, None)
+        if not task.cancelled():
+            task.exception()  # those who waited were told; where all of them left, nobody need be
 
     async def _load(self, slug: str) -> Answering:
         asked_at = time.monotonic()
@@ -131,7 +140,7 @@ def list_live() -> list[Answering]:
 def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
     chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.select_related("provider"))]
     default = Provider.objects.filter(is_default=True).first()
-    choices = []
+    choices: list[ModelChoice] = []
     for chosen, model in chain:
         provider = chosen or default
         # The demo model never stands in for a real one that failed.
