@@ -212,6 +212,8 @@ def _wait_for_a_lock() -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with connection.cursor() as cursor:
+            # Within a transaction PostgreSQL shows the same activity for ever, unless it is told to look again.
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE '%fallback%'"
