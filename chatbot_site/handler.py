@@ -22,8 +22,6 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
-from .problems import problem_response, translate
-
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
@@ -42,7 +40,7 @@ class ApiHandler(ASGIHandler):
         self._view_middleware: list[Any] = []
         self._template_response_middleware: list[Any] = []
         self._exception_middleware: list[Any] = []
-        handler: Any = convert_exception_to_response(super()._get_response_async)  # type: ignore[misc] # Django's own, missing from the stubs
+        handler: Any = convert_exception_to_response(self._get_response_to_whole_body)
         for path in reversed(settings.API_MIDDLEWARE):
             handler = convert_exception_to_response(import_string(path)(handler))
         self._middleware_chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = handler
@@ -52,11 +50,10 @@ class ApiHandler(ASGIHandler):
             body = await _read_body(receive, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])
         except ClientLeft:
             return
-        except RequestDataTooBig as error:
-            await self._send(problem_response(translate(error), ""), send)
-            return
         set_script_prefix(get_script_prefix(scope))
-        request, refusal = self.create_request(scope, body)  # exactly one of the two
+        request, refusal = self.create_request(scope, body or BytesIO())  # exactly one of the two
+        if request is not None:
+            request.body_is_too_large = body is None  # type: ignore[attr-defined]
         task = asyncio.current_task()
         assert task is not None
         watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
@@ -70,6 +67,12 @@ class ApiHandler(ASGIHandler):
                 raise
         finally:
             watcher.cancel()
+
+    async def _get_response_to_whole_body(self, request: HttpRequest) -> HttpResponseBase:
+        if request.body_is_too_large:  # type: ignore[attr-defined]
+            raise RequestDataTooBig
+        response: HttpResponseBase = await super()._get_response_async(request)  # type: ignore[misc] # Django's own, missing from the stubs
+        return response
 
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
         if not isinstance(response, StreamingHttpResponse):
@@ -119,10 +122,15 @@ async def _cancel_when_client_leaves(receive: Receive, task: asyncio.Task[Any]) 
     task.cancel()
 
 
-async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes, bytes]]) -> BytesIO:
+async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes, bytes]]) -> BytesIO | None:
+    """Return the body, or None where it exceeds `limit` bytes; no more than that is ever kept.
+
+    Raises:
+        ClientLeft: before the body was complete.
+    """
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise RequestDataTooBig
+            return None
     body = BytesIO()
     while True:
         message = await receive()
@@ -130,7 +138,7 @@ async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes,
             raise ClientLeft
         body.write(message.get("body", b""))
         if body.tell() > limit:
-            raise RequestDataTooBig
+            return None
         if not message.get("more_body", False):
             body.seek(0)
             return body
