@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,7 @@ def embedded(data_dir: Path, *, durable: bool = True) -> PostgreSQL:
         if not account.can_run(binaries / "postgres"):
             binaries = _copied_binaries(binaries, account)
         if not account.can_enter(data_dir):
-            home = _elsewhere(data_dir)
+            home = _elsewhere(data_dir, durable=durable)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise Refusal(f"The disk of {SYSTEM_FOLDER} is full. Free some space, and run it again.") from None
@@ -255,17 +256,18 @@ def _make_readable(folder: Path) -> None:
             path.chmod(mode | 0o444 | (0o111 if path.is_dir() or mode & 0o100 else 0))
 
 
-def _elsewhere(data_dir: Path) -> Path:
-    """Return this data folder's place in the system folder; `postgresql.elsewhere` remembers it."""
+def _elsewhere(data_dir: Path, *, durable: bool) -> Path:
+    """Return this data folder's place in the system folder (or a temporary one); `postgresql.elsewhere` remembers it."""
     pointer = data_dir / "postgresql.elsewhere"
     if pointer.exists():
         home = Path(pointer.read_text().strip())
     else:
-        home = SYSTEM_FOLDER / uuid.uuid4().hex[:12]
+        home = SYSTEM_FOLDER / uuid.uuid4().hex[:12] if durable else Path(tempfile.mkdtemp(prefix="chatbot-postgresql-"))
         print(f"PostgreSQL's user cannot enter {data_dir}; its data goes to {home}", flush=True)
         pointer.write_text(f"{home}\n")
-    home.mkdir(parents=True, exist_ok=True)
-    home.parent.chmod(0o755)
+    if durable:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.parent.chmod(0o755)
     return home
 
 
