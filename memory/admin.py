@@ -63,8 +63,8 @@ class ConversationAdmin(ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        turns = Turn.objects.filter(conversation_id=object_id).order_by("seq") if object_id.isdigit() else Turn.objects.none()
-        newest = turns.order_by("-seq")[:200]
+        is_id = object_id.isascii() and object_id.isdigit()
+        newest = Turn.objects.filter(conversation_id=object_id).order_by("-seq")[:200] if is_id else []
         response: HttpResponse = super().change_view(
             request, object_id, form_url, {**(extra_context or {}), "turns": sorted(newest, key=lambda turn: turn.seq)}
         )

@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin
 from agents.models import Agent
 from agents.versions.drafts import create_agent
 from memory.api import turns_today
+from observability.errors import ChatbotError
 
 from . import documents, drafts, history, trying
 from .forms import AgentForm, NewAgentForm
@@ -104,8 +105,12 @@ class AgentAdmin(ModelAdmin):
         return _cell("links", agent)
 
     @admin.action(description="Export as files", permissions=["view"])
-    def export_selected(self, request: HttpRequest, agents: QuerySet[Agent]) -> HttpResponse:
-        return documents.export_many(agents)
+    def export_selected(self, request: HttpRequest, agents: QuerySet[Agent]) -> HttpResponse | None:
+        try:
+            return documents.export_many(agents)
+        except ChatbotError as error:
+            messages.error(request, error.detail)
+            return None
 
     # --- one agent ----------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def _save(request: HttpRequest, agent: Agent) -> HttpResponseBase:
         if not is_current(basis, source=source):
             return _show_conflict(request, agent, source=source, basis=basis, mine=mine)
         changed = mine != values_of(source)
-        if changed or source.published_at is None:
+        if changed:
             _store(agent, author=person_of(request), values=mine)
     return _after_saving(request, agent, changed=changed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase
@@ -38,7 +39,7 @@ def versions(request: HttpRequest, agent: Agent) -> HttpResponseBase:
         by_version.setdefault(publication.version_id, []).append(publication)
     entries = [
         Entry(version=version, changed=compare(earlier, version) if earlier else [], publications=by_version.get(version.pk, []))
-        for version, earlier in zip(found, [*found[1:], None], strict=True)
+        for version, earlier in zip_longest(found, found[1:])
     ]
     return render_agent_page(request, "admin/agents/agent/versions.html", agent, tab="versions", entries=entries)
 

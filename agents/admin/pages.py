@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from agents.models import Agent, AgentVersion
 from agents.versions.comparison import compare
-from agents.versions.drafts import draft_of
+from agents.versions.drafts import draft_of, start_draft
 from observability.errors import ChatbotError
 
 from .permissions import may_edit_agents, may_view_agents
@@ -46,10 +46,9 @@ def _guard(view: AgentView[P], *, editors_only: bool) -> Callable[..., HttpRespo
         try:
             return view(request, agent, *args, **kwargs)
         except ChatbotError as error:
-            if request.method != "POST":
-                raise
             messages.error(request, error.detail)
-            return redirect("admin:agents_agent_change", agent.pk)
+            # Never back to the page that refused: that could go round in circles.
+            return redirect(agent_url("change", agent) if request.method == "POST" else "admin:agents_agent_changelist")
 
     return guarded
 
@@ -60,8 +59,11 @@ def person_of(request: HttpRequest) -> AbstractBaseUser:
 
 
 def version_to_edit(agent: Agent) -> AgentVersion:
-    """Return what an edit page starts from: the draft, else what is live, else the newest version, else an empty one."""
-    return draft_of(agent) or agent.live_version or agent.versions.first() or AgentVersion(agent=agent, number=1)
+    """Return what an edit page starts from: the draft, else what is live, else the newest version.
+
+    An agent that somehow has none gets an empty draft, so that its pages work and the way on is to fill it in.
+    """
+    return draft_of(agent) or agent.live_version or agent.versions.order_by("-number").first() or start_draft(agent, author=None)
 
 
 def render_page(request: HttpRequest, template: str, *, title: str, status: int = 200, **context: Any) -> HttpResponse:

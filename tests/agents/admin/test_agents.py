@@ -9,12 +9,11 @@ from collections.abc import Callable
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
 
 from agents.models import Agent
-from agents.versions.drafts import draft_of, start_draft
 from agents.versions.documents import export_agent
+from agents.versions.drafts import draft_of, start_draft
 from tests.factories import make_agent, make_provider, make_user, make_version
 
 LIST = "/admin/agents/agent/"

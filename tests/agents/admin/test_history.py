@@ -17,7 +17,7 @@ def test_review_shows_the_difference_with_signs(editor: Client) -> None:
     agent = make_agent(system_prompt="Be kind.\nBe brief.")
     make_version(agent, published=False, system_prompt="Be kind.\nBe thorough.")
     text = editor.get(address(agent, "publish")).content.decode()
-    assert '<span aria-hidden="true">−</span><del><span class="ca-unseen">removed: </span>Be brief.</del>' in text
+    assert '<span aria-hidden="true">\u2212</span><del><span class="ca-unseen">removed: </span>Be brief.</del>' in text
     assert '<span aria-hidden="true">+</span><ins><span class="ca-unseen">added: </span>Be thorough.</ins>' in text
 
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from agents.models import Provider
 from agents.providers.keys import key_of, seal
-from tests.factories import make_provider
+from tests.factories import make_agent, make_provider
 
 LIST = "/admin/agents/provider/"
 CANARY = "sk-canary-4f7d1c"
@@ -129,3 +129,13 @@ def test_default_and_kept_providers_are_not_deleted(sign_in: Callable[..., Clien
         assert superuser.post(f"{LIST}{provider.pk}/delete/", {"post": "yes"}).status_code == 403
         superuser.post(LIST, {"action": "delete_selected", "_selected_action": [provider.pk], "post": "yes"})
         assert Provider.objects.filter(pk=provider.pk).exists()
+
+
+def test_providers_in_use_are_not_deleted(sign_in: Callable[..., Client]) -> None:
+    provider = make_provider()
+    make_agent(provider=provider)
+    superuser = sign_in("superuser")
+    assert superuser.get(f"{LIST}{provider.pk}/delete/").status_code == 200
+    assert superuser.post(f"{LIST}{provider.pk}/delete/", {"post": "yes"}).status_code in (200, 403)
+    superuser.post(LIST, {"action": "delete_selected", "_selected_action": [provider.pk], "post": "yes"})
+    assert Provider.objects.filter(pk=provider.pk).exists()
