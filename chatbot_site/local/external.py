@@ -67,7 +67,7 @@ def check_redis(url: str) -> None:
     remedy = "Start that server or correct the address, or leave REDIS_URL out for the embedded one."
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=CONNECT_S, socket_timeout=CONNECT_S) as client:
-            version = str(client.info("server")["redis_version"])  # type: ignore[index] # the sync client answers at once
+            version = str(client.info("server")["redis_version"])
     except (redis.RedisError, ValueError, OSError) as error:
         raise Refusal(f"REDIS_URL cannot be reached ({place}: {error}). {remedy}") from None
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:

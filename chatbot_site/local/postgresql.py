@@ -12,8 +12,10 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -126,7 +128,7 @@ class PostgreSQL:
             raise Refusal(f"Making the PostgreSQL database in {self.home} failed: {last[0]}. {remedy}.")
         unfinished.rename(data)
 
-    def _run(self, command: list[str | Path], interrupts: Interrupts, *, given: str = ""):  # type: ignore[no-untyped-def] # CompletedProcess[str]
+    def _run(self, command: Sequence[str | Path], interrupts: Interrupts, *, given: str = "") -> subprocess.CompletedProcess[str]:
         return interrupts.run(command, account=self.account, cwd=self.home, env=self._environment(), given=given)
 
     def _check_version(self, data: Path, interrupts: Interrupts) -> None:

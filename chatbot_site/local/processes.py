@@ -8,9 +8,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 from .accounts import Account
 
 PATIENCE_S: Final = 10.0
+PROC: Final = Path("/proc")
 
 
 class StopRequested(BaseException):
@@ -102,9 +102,9 @@ def _boot_id() -> str:
 
 def identity(pid: int) -> str | None:
     """Return what tells process `pid` from a later one with the same number; None when it is gone (or a zombie)."""
-    if sys.platform == "linux":
+    if PROC.exists():
         try:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return None
         return None if fields[0] in (b"Z", b"X") else f"{_boot_id()}:{fields[19].decode()}"
@@ -237,7 +237,7 @@ def _fresh(log: Path) -> contextlib.AbstractContextManager[int]:
 
 
 @contextlib.contextmanager
-def _closing(descriptor: int):  # type: ignore[no-untyped-def] # typed through _fresh
+def _closing(descriptor: int) -> Iterator[int]:
     try:
         yield descriptor
     finally:
