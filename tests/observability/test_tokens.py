@@ -1,0 +1,52 @@
+"""Token counts: what OpenAI publishes, and a bound that holds for any text."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "tokens"),
+    [
+        # https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
+        ("gpt-4o", "antidisestablishmentarianism", 6),
+        ("gpt-4", "antidisestablishmentarianism", 6),
+        ("gpt-4o", "2 + 2 = 4", 7),
+        ("gpt-4", "2 + 2 = 4", 7),
+        ("gpt-4o", "お誕生日おめでとう", 8),
+        ("gpt-4", "お誕生日おめでとう", 9),
+        ("gpt-4", "tiktoken is great!", 6),
+    ],
+)
+def test_counts_equal_the_published_examples(model: str, text: str, tokens: int) -> None:
+    assert count_tokens(text, model=model) == tokens
+    assert count_tokens_of_prompt(text, model=model) == tokens
+
+
+@pytest.mark.parametrize("model", ["", "llama-3.3-70b", "some/vendor/gpt-4o", "gpt-2", "text-davinci-003", "x" * 200])
+def test_every_other_model_is_counted_too(model: str) -> None:
+    assert count_tokens("お誕生日おめでとう", model=model) == 8
+
+
+def test_special_tokens_in_peoples_text_are_plain_text() -> None:
+    assert count_tokens("<|endoftext|>", model="gpt-4o") > 1
+
+
+@given(st.text(max_size=300))
+def test_the_bound_is_never_below_the_count(text: str) -> None:
+    for model in ("gpt-4o", "gpt-4"):
+        assert most_tokens(text) >= count_tokens(text, model=model)
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, " " * 200_000, "é" * 100_000, "a1" * 100_000], ids=lambda text: repr(text[:2]))
+def test_texts_that_tokenize_badly_are_still_counted_quickly(text: str) -> None:
+    count_tokens("warm", model="gpt-4o")
+    started = time.monotonic()
+    assert count_tokens(text, model="gpt-4o") > 0
+    assert time.monotonic() - started < 1
