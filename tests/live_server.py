@@ -17,7 +17,7 @@ import httpx2
 import psutil
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-START_S = 30.0
+START_S = 60.0
 
 
 class LiveServer:
@@ -92,7 +92,7 @@ class LiveServer:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         return httpx2.AsyncClient(base_url=self.url, timeout=60, trust_env=False, limits=limits, **options)
 
-    def stop(self, *, timeout_s: float = 15) -> None:
+    def stop(self, *, timeout_s: float = 40) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(timeout_s)

@@ -63,7 +63,7 @@ class Reply:
     """Bytes of the body, also of a JSON answer."""
     cut: Literal["fin", "rst"] = "fin"
     never_ends: bool = False
-    """Repeats the chunks for ever."""
+    """Repeats the chunks for ever; a JSON answer never comes."""
 
     split_every_byte: bool = False
     all_in_one_packet: bool = False

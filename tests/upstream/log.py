@@ -45,6 +45,13 @@ class Call:
         return list(self.body["messages"])
 
     @property
+    def summary(self) -> str:
+        """A line for error messages."""
+        end = "left by the client" if self.disconnected_at else "finished" if self.finished_at else "under way"
+        kind = "stream" if self.is_stream else "JSON"
+        return f"  {self.number}. {kind}, {self.newest_message[:40]!r}: {self.chunks_sent} chunks sent, {end}"
+
+    @property
     def newest_message(self) -> str:
         """What the person said last."""
         return str(self.body["messages"][-1]["content"]) if isinstance(self.body, dict) and self.body.get("messages") else ""
@@ -83,7 +90,7 @@ class Upstream:
         """Return the calls once there are `count` of them.
 
         Raises:
-            TimeoutError: says how many came.
+            TimeoutError: lists those that came.
         """
         return self.wait_until(lambda calls: len(calls) >= count, f"{count} calls", timeout_s=timeout_s)
 
@@ -98,8 +105,8 @@ class Upstream:
         """Return the calls once `condition` holds of them; it is asked again whenever one changes."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._calls), timeout_s):
-                gone = sum(call.disconnected_at is not None for call in self._calls)
-                raise TimeoutError(f"no {what} at the upstream within {timeout_s} s: {len(self._calls)} calls came, {gone} were left")
+                calls = "\n".join(call.summary for call in self._calls)
+                raise TimeoutError(f"no {what} at the upstream within {timeout_s} s. The calls:\n{calls}")
             return list(self._calls)
 
     # --- the server's side ---------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class UpstreamServer:
     ) -> bytes | None:
         """Play `behaviour` while watching for the client's leaving: it sends nothing before the answer is complete."""
         playing = asyncio.create_task(_perform(upstream, call, behaviour, writer))
-        watching = asyncio.create_task(reader.read(1))
+        watching = asyncio.create_task(_next_byte(reader))
         try:
             await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not playing.done() and not watching.result():
@@ -124,6 +124,14 @@ class UpstreamServer:
                 task.cancel()
             await asyncio.gather(playing, watching, return_exceptions=True)
         return b"" if watching.cancelled() else watching.result() or None
+
+
+async def _next_byte(reader: asyncio.StreamReader) -> bytes:
+    """Return the first byte of another request, or nothing when the client closed or reset the connection."""
+    try:
+        return await reader.read(1)
+    except ConnectionError:
+        return b""
 
 
 async def _perform(upstream: Upstream, call: Call, behaviour: Behaviour, writer: asyncio.StreamWriter) -> None:
@@ -153,6 +161,8 @@ async def _answer(call: Call, reply: Reply, writer: asyncio.StreamWriter) -> Non
     if reply.gate:
         await reply.gate.passed()
     await asyncio.sleep(reply.delay_before_headers_s + reply.delay_before_first_s)
+    if reply.never_ends:
+        await asyncio.Event().wait()
     body, headers = wire.completion(reply, call), dict(reply.headers)
     if reply.gzip:
         body = zlib.compress(body, wbits=31)
