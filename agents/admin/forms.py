@@ -96,7 +96,7 @@ class DraftForm(VersionModelForm):
             "top_p": "Word choice (top-p)",
         }
         widgets = {
-            "system_prompt": _Textarea({"rows": 22, "data-prompt": "", "spellcheck": "true"}),
+            "system_prompt": _Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
             "greeting": _Textarea({"rows": 3}),
             "provider": widgets.UnfoldAdminSelectWidget(),
             "model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),

@@ -16,6 +16,12 @@ from tests.factories import make_user, make_version
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
 
+# Controls in the page's own part that a screen reader would read out without a name.
+NAMELESS_CONTROLS = """() => [...document.querySelectorAll("#main :is(input, select, textarea, button, a[href])")]
+    .filter((control) => control.type !== "hidden" && control.checkVisibility())
+    .filter((control) => !control.labels?.length && !control.textContent.trim() && !control.ariaLabel && !control.title && !control.placeholder
+        && !(control.type === "submit" && control.value))
+    .map((control) => control.outerHTML.slice(0, 200))"""
 PASSWORD = "a long enough password"
 
 
@@ -127,4 +133,5 @@ def test_pages_fit_and_complain_of_nothing(scheme: str, width: int, agent: Agent
     for path in ["", "agents/agent/", "agents/agent/import/", "agents/provider/", *(f"agents/agent/{agent.pk}/{name}/" for name in pages)]:
         page.goto(f"{server.url}/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(NAMELESS_CONTROLS) == [], path
     assert page.errors == []
