@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def ask(*choices: ModelChoice, within_s: float = 20.0) -> tuple[str, str]:
 def test_what_may_pass_is_asked_again_up_to_three_times(upstream: Upstream) -> None:
     upstream.script(Refusal(500), Refusal(503), Reply("third time"))
     assert ask(choice(upstream)) == ("third time", "first")
-    gaps = [later.started_at - earlier.started_at for earlier, later in zip(upstream.calls, upstream.calls[1:], strict=False)]
+    gaps = [later.started_at - earlier.started_at for earlier, later in pairwise(upstream.calls)]
     assert 0.2 <= gaps[0] < gaps[1] + 0.2  # growing, jittered
     assert gaps[1] >= 0.4
 
