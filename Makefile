@@ -4,14 +4,15 @@
 #   make check                 linters, types, layers, migrations, schema, deployment checks
 #   make lock                  pin the newest versions that requirements*.in allow (needs uv)
 #   make clean                 remove what can be made again; the data in .data/ stays
-PYTHON ?= python3
+# The first that starts: a version manager's python3 may be an empty shell for a version that is not installed.
+PYTHON ?= $(shell for python in python3 /usr/bin/python3 /usr/local/bin/python3; do $$python -c "" 2>/dev/null && echo $$python && break; done)
 UV ?= uv
 COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 --no-header --quiet --no-emit-index-url --no-emit-find-links
 
 .PHONY: run test check lock clean
 
 run test check:
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv), then run 'make $@' again." >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "No python3 was found. Install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv), then run 'make $@' again." >&2; exit 1; }
 	@exec $(PYTHON) chatbot_site/local/bootstrap.py $@ $(ARGS)
 
 lock:

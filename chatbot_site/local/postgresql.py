@@ -115,7 +115,7 @@ class PostgreSQL:
         done = self._run(command, interrupts)
         password_file.unlink()
         if done.returncode == 0:
-            single = [self.binaries / "postgres", "--single", "-D", unfinished, "postgres"]
+            single: list[str | Path] = [self.binaries / "postgres", "--single", "-D", unfinished, "postgres"]
             done = self._run(single, interrupts, given=f"CREATE DATABASE {NAME}\n")
         if done.returncode:
             shutil.rmtree(unfinished, ignore_errors=True)

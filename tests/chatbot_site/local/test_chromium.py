@@ -50,9 +50,9 @@ def test_root_on_debian_installs_it(machine_without_chromium, monkeypatch, capsy
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(chromium, "_os_release", lambda: ["ID=debian"])
     installer = machine_without_chromium / "apt-get"
-    installer.write_text(
-        f'#!/bin/sh\n[ "$1" = update ] || {{ echo "#!/bin/sh" > {machine_without_chromium}/chromium; /bin/chmod 755 {machine_without_chromium}/chromium; }}\n'
-    )
+    chromium_path = machine_without_chromium / "chromium"
+    makes_it = f"echo '#!/bin/sh' > {chromium_path}; /bin/chmod 755 {chromium_path}"
+    installer.write_text(f'#!/bin/sh\n[ "$1" = update ] || {{ {makes_it}; }}\n')
     installer.chmod(0o755)
     assert chromium.ensure_chromium() == str(machine_without_chromium / "chromium")
     assert "Installing Chromium" in capsys.readouterr().out
