@@ -18,7 +18,7 @@ from pytest_django import Settings
 from observability.outbound import OutboundRefused, is_public, new_client
 
 PRIVATE = [
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - not bound to
     "0.1.2.3",
     "10.0.0.1",
     "100.64.0.1",
