@@ -152,7 +152,7 @@ def pip_install(name: str, options: "tuple[str, ...]") -> None:
     try:
         for line in pip.stdout:
             said.append(line)
-            if line.startswith(("Collecting ", "Requirement already satisfied: ")):
+            if line.startswith(("Collecting ", "Processing ", "Requirement already satisfied: ")):
                 seen += 1
                 if seen % 10 == 0:
                     print("  {} of {} packages".format(seen, total))
