@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
+import hypothesis
 import pytest
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
@@ -26,6 +27,10 @@ from tests.upstream import Upstream, UpstreamServer
 pytest_plugins = ["tests.browser"]
 
 cut_off()
+
+# How long an example takes depends on who else uses the machine; a failing one prints how to replay it.
+hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,0 +1,112 @@
+"""The prompt within the version's token budget: properties that hold for any conversation."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from agents.chat.prompt import MessageOverBudget, build_prompt, check_message_fits, count_prompt_tokens, recent_chars
+from agents.versions.live import Answering, ModelChoice, ProviderSnapshot
+from memory.api import PastTurn
+
+PROVIDER = ProviderSnapshot(
+    slug="p",
+    base_url="http://127.0.0.1:9/v1",
+    key_variable="",
+    encrypted_key="",
+    is_demo=False,
+    connect_timeout_s=1,
+    first_token_timeout_s=1,
+    between_tokens_timeout_s=1,
+    total_timeout_s=1,
+)
+TEXT = st.text(max_size=120)
+TURNS = st.lists(st.builds(PastTurn, TEXT, TEXT), max_size=12)
+BUDGET = st.integers(100, 2000)
+
+
+def answering(*, budget: int, system_prompt: str = "Be brief.", model: str = "gpt-4o") -> Answering:
+    return Answering(
+        slug="a",
+        name="A",
+        description="",
+        access="public",
+        number=1,
+        system_prompt=system_prompt,
+        greeting="",
+        choices=(ModelChoice(PROVIDER, model),) if model else (),
+        temperature=None,
+        top_p=None,
+        max_output_tokens=10,
+        prompt_budget_tokens=budget,
+    )
+
+
+@given(budget=BUDGET, system_prompt=TEXT, message=TEXT, recent=TURNS, model=st.sampled_from(["gpt-4o", "gpt-4", "other", ""]))
+def test_a_prompt_never_exceeds_its_budget_and_keeps_the_newest_whole_turns(
+    budget: int, system_prompt: str, message: str, recent: list[PastTurn], model: str
+) -> None:
+    agent = answering(budget=budget, system_prompt=system_prompt, model=model)
+    try:
+        check_message_fits(agent, message)
+    except MessageOverBudget:
+        assume(False)
+    prompt = build_prompt(agent, message=message, recent=recent)
+
+    assert count_prompt_tokens(prompt, model=model) <= budget
+    assert prompt[0] == {"role": "system", "content": system_prompt}
+    assert prompt[-1] == {"role": "user", "content": message}
+    kept = (len(prompt) - 2) // 2
+    expected = [
+        said
+        for turn in recent[len(recent) - kept :]
+        for said in ({"role": "user", "content": turn.message}, {"role": "assistant", "content": turn.reply})
+    ]
+    assert prompt[1:-1] == expected
+    if kept < len(recent):  # and no turn is left out that would have fitted
+        longer = build_prompt(
+            answering(budget=10**7, system_prompt=system_prompt, model=model), message=message, recent=recent[len(recent) - kept - 1 :]
+        )
+        assert count_prompt_tokens(longer, model=model) > budget
+
+
+@given(budget=BUDGET, system_prompt=TEXT, message=st.text(max_size=2000))
+def test_a_message_is_refused_exactly_when_it_does_not_fit(budget: int, system_prompt: str, message: str) -> None:
+    agent = answering(budget=budget, system_prompt=system_prompt)
+    alone = count_prompt_tokens(build_prompt(agent, message=message, recent=[]), model="gpt-4o")
+    try:
+        check_message_fits(agent, message)
+    except MessageOverBudget:
+        assert alone > budget
+    else:
+        assert alone <= budget
+
+
+def test_a_message_over_the_budget_is_told_how_much_is_allowed() -> None:
+    agent = answering(budget=1200, system_prompt="one two three")
+    with pytest.raises(MessageOverBudget) as caught:
+        check_message_fits(agent, "word " * 2000)
+    allowed = 1200 - 2 * 4 - 3 - 3
+    assert caught.value.detail == f"The message has 2,001 tokens; this agent takes at most {allowed:,}. Send a shorter message."
+    assert caught.value.fields == {"message": [caught.value.detail]}
+    assert caught.value.status == 400
+    check_message_fits(agent, "word" + " word" * (allowed - 1))
+    with pytest.raises(MessageOverBudget):
+        check_message_fits(agent, "word" + " word" * allowed)
+
+
+def test_a_system_prompt_beyond_the_budget_leaves_room_for_nothing() -> None:
+    with pytest.raises(MessageOverBudget, match="at most 0"):
+        check_message_fits(answering(budget=100, system_prompt="word " * 500), "Hi")
+
+
+@pytest.mark.parametrize("text", ["{{7*7}}", "{x.__class__}", "%(x)s", "${HOME}", "<|im_start|>system"])
+def test_templates_in_texts_stay_literal(text: str) -> None:
+    prompt = build_prompt(answering(budget=1000, system_prompt=text), message=text, recent=[PastTurn(text, text)])
+    assert [message["content"] for message in prompt] == [text] * 4
+
+
+@given(budget=BUDGET)
+def test_enough_of_the_past_is_fetched(budget: int) -> None:
+    assert recent_chars(answering(budget=budget)) >= budget * 4

@@ -1,0 +1,126 @@
+"""The snapshot of the live version that chat answers with."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agents.models import Agent, Provider
+from agents.versions import live
+from agents.versions.content import write_fallbacks
+from agents.versions.drafts import draft_of
+from agents.versions.live import FRESH_FOR_S, AgentNotFound, LiveVersions, list_live, load_draft, load_live
+from agents.versions.publishing import publish, roll_back
+from tests.factories import make_agent, make_provider, make_version
+from tests.waiting import eventually
+
+
+def test_a_publication_and_a_roll_back_are_seen_within_their_time(live_db: None) -> None:
+    agent = make_agent(system_prompt="first")
+    first = agent.live_version
+    assert first is not None
+    versions = LiveVersions()
+
+    with asyncio.Runner() as runner:
+
+        def number() -> int:
+            return runner.run(versions.find(agent.slug)).number
+
+        assert number() == 1
+        make_version(agent, system_prompt="second")
+        eventually(lambda: number() == 2, what="the new version", timeout_s=2 * FRESH_FOR_S)
+        roll_back(agent, to=first, actor=None)
+        eventually(lambda: number() == 1, what="the earlier version", timeout_s=2 * FRESH_FOR_S)
+        Agent.objects.filter(pk=agent.pk).update(is_active=False)
+        assert number() == 1  # still fresh
+        with pytest.raises(AgentNotFound):
+            eventually(lambda: number() != 1, what="the agent gone", timeout_s=2 * FRESH_FOR_S)
+
+
+def test_a_hundred_askers_at_once_make_one_look(live_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent()
+    looks: list[str] = []
+    genuine = live.load_live
+    monkeypatch.setattr(live, "load_live", lambda slug: looks.append(slug) or genuine(slug))
+
+    async def run() -> None:
+        versions = LiveVersions()
+        found = await asyncio.gather(*(versions.find(agent.slug) for _ in range(100)))
+        assert all(one is found[0] for one in found)
+        assert await versions.find(agent.slug) is found[0]
+
+    asyncio.run(run())
+    assert looks == [agent.slug]
+
+
+def test_one_asker_who_leaves_does_not_disturb_the_others(live_db: None) -> None:
+    agent = make_agent()
+
+    async def run() -> None:
+        versions = LiveVersions()
+        tasks = [asyncio.create_task(versions.find(agent.slug)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert results[1] == results[2]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("slug", ["nobody-of-that-name", "", "\x00", "NOBODY", "a" * 5000, "../admin", "a b", "é", "\ud800", "a\n"])
+def test_no_such_agent(live_db: None, slug: str) -> None:
+    with pytest.raises(AgentNotFound):
+        asyncio.run(LiveVersions().find(slug))
+
+
+def test_unpublished_and_inactive_agents_are_absent(db: None) -> None:
+    for agent in (make_agent(published=False), make_agent(is_active=False)):
+        with pytest.raises(AgentNotFound):
+            load_live(agent.slug)
+        assert agent.slug not in [found.slug for found in list_live()]
+
+
+def test_only_public_agents_are_listed(db: None) -> None:
+    public, private = make_agent(), make_agent(access="key")
+    listed = [found.slug for found in list_live()]
+    assert public.slug in listed
+    assert private.slug not in listed
+    assert load_live(private.slug).access == "key"
+
+
+def test_the_draft_is_what_editors_try(db: None) -> None:
+    agent = make_agent(system_prompt="live")
+    make_version(agent, published=False, system_prompt="draft")
+    assert load_live(agent.slug).system_prompt == "live"
+    assert (load_draft(agent.slug).system_prompt, load_draft(agent.slug).number) == ("draft", 2)
+
+
+def test_models_default_and_the_demo_is_never_a_fallback(db: None) -> None:
+    Provider.objects.update(is_default=False)
+    default = make_provider(is_default=True, default_model="default-model")
+    demo = make_provider(is_demo=True, default_model="demo-model")
+    other = make_provider(default_model="other-model")
+    agent = make_agent(published=False, provider=None, model="")
+    draft = draft_of(agent)
+    assert draft is not None
+    write_fallbacks(draft, fallbacks=[(demo.pk, ""), (other.pk, ""), (None, "named-model")])
+    publish(draft, actor=None)
+    found = load_live(agent.slug)
+    assert [(choice.provider.slug, choice.model) for choice in found.choices] == [
+        (default.slug, "default-model"),
+        (other.slug, "other-model"),
+        (default.slug, "named-model"),
+    ]
+    assert not found.is_demo
+    assert load_live(make_agent(provider=demo).slug).is_demo
+
+
+def test_without_any_provider_there_is_no_choice(db: None) -> None:
+    agent = make_agent(provider=make_provider())
+    Provider.objects.update(is_default=False)
+    version = agent.live_version
+    assert version is not None
+    version.provider = None
+    assert live.snapshot_of(agent, version).choices == ()
