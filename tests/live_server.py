@@ -45,6 +45,7 @@ class LiveServer:
                     **os.environ,
                     "DJANGO_SETTINGS_MODULE": "chatbot_site.settings.test",
                     "OUTBOUND_ALLOWED_HOSTS": "127.0.0.1",
+                    "ENV_FILE": os.devnull,
                     "LOG_LEVEL": "INFO",
                     "PYTHONUNBUFFERED": "1",
                     **environment,

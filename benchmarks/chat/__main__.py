@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 from contextlib import ExitStack
@@ -13,10 +12,13 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from chatbot_site.local.refusal import Refusal
+
 from . import cores
 from .processes import LoadProcess, ServerProcess, UpstreamProcess, affinity, server_environment
 from .report import Footprint, Report
 from .runner import Extent, Runner, Target
+from .services import stores
 from .storage import AGENT, Storage, fresh_storage, redis_process
 
 FULL = Extent(rounds=3, seconds=1.5)
@@ -25,17 +27,24 @@ QUICK = Extent(rounds=1, seconds=0.6)
 
 def main() -> int:
     options = _options()
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        if not os.environ.get(name):
-            sys.exit(f"{name} is not set. Set it to a server that this benchmark may use; it makes a database of its own there.")
-    report = run(options.peer, extent=QUICK if options.quick else FULL, upstream_port=options.upstream_port)
+    try:
+        with stores() as (database_url, redis_url):
+            report = run(
+                options.peer,
+                extent=QUICK if options.quick else FULL,
+                upstream_port=options.upstream_port,
+                database_url=database_url,
+                redis_url=redis_url,
+            )
+    except Refusal as refusal:
+        sys.exit(str(refusal))
     print(report.as_text())
     if options.json:
         options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
     return 1 if report.complaints else 0
 
 
-def run(peers: list[Target], *, extent: Extent, upstream_port: int) -> Report:
+def run(peers: list[Target], *, extent: Extent, upstream_port: int, database_url: str, redis_url: str) -> Report:
     """Start every party, measure, stop them again, and return what was found."""
     split = cores.available()
     server_core, other_core = split or (None, None)
@@ -45,10 +54,10 @@ def run(peers: list[Target], *, extent: Extent, upstream_port: int) -> Report:
         stack.callback(upstream.stop)
         load = LoadProcess()
         stack.callback(load.stop)
-        environment = server_environment(database_url=os.environ["DATABASE_URL"], redis_url=os.environ["REDIS_URL"])
-        storage = stack.enter_context(fresh_storage(environment, upstream_url=upstream.base_url))
-        stores = [found for found in (storage.process(), redis_process(os.environ["REDIS_URL"])) if found]
-        unpinned = stack.enter_context(cores.pinned_where_possible(stores, other_core))
+        environment = server_environment(database_url=database_url, redis_url=redis_url)
+        storage = stack.enter_context(fresh_storage(database_url, environment, upstream_url=upstream.base_url))
+        store_processes = [found for found in (storage.process(), redis_process(redis_url)) if found]
+        unpinned = stack.enter_context(cores.pinned_where_possible(store_processes, other_core))
         peer_processes = [peer.process for peer in peers if peer.process]
         unpinned += stack.enter_context(cores.pinned_where_possible(peer_processes, server_core))
         with affinity(server_core):

@@ -152,6 +152,7 @@ def server_environment(*, database_url: str, redis_url: str) -> dict[str, str]:
         "OUTBOUND_ALLOWED_HOSTS": "127.0.0.1",
         "SECURE_SSL_REDIRECT": "false",
         "WEB_CONCURRENCY": "1",
+        "ENV_FILE": os.devnull,
     }
 
 

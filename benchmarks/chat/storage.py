@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import sys
@@ -107,9 +106,9 @@ def redis_process(redis_url: str) -> psutil.Process | None:
 
 
 @contextmanager
-def fresh_storage(environment: dict[str, str], *, upstream_url: str) -> Iterator[Storage]:
-    """Create a `Storage` on the server of DATABASE_URL and drop it in the end."""
-    storage = Storage(os.environ["DATABASE_URL"], environment, upstream_url=upstream_url)
+def fresh_storage(database_url: str, environment: dict[str, str], *, upstream_url: str) -> Iterator[Storage]:
+    """Create a `Storage` on the server of `database_url` and drop it in the end."""
+    storage = Storage(database_url, environment, upstream_url=upstream_url)
     try:
         storage.create()
         yield storage

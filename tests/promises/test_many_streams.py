@@ -15,12 +15,15 @@ MOST_RSS_BYTES = 400_000_000
 
 def connections_at_work():
     """The server's database connections that are inside a transaction or a statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend' AND state <> 'idle'"
-        )
-        return cursor.fetchone()[0]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend' AND state <> 'idle'"
+            )
+            return cursor.fetchone()[0]
+    finally:
+        connection.close()  # this runs in a thread, which has a connection of its own
 
 
 def test_500_streams_at_once(make_chat_agent, upstream, start_server):

@@ -74,6 +74,7 @@ def test_postgresql_gone_is_a_quick_503_and_recovery_needs_no_restart(chat, data
     for stream in (False, True, False):
         started = time.monotonic()
         response = chat(stream=stream)
+        print(f"503 after {time.monotonic() - started:.2f} s")
         assert time.monotonic() - started < 5
         assert response.status_code == 503, response.text
         assert int(response.headers["retry-after"]) > 0
