@@ -95,8 +95,12 @@ class DataFolder:
     def write_environment(self, values: Mapping[str, str]) -> None:
         """Write what `manage.py` needs to work beside a running server."""
         lines = ["# Written by `make run` at each start, for manage.py commands in another terminal. Your own settings belong into .env"]
-        lines += [f"{name}='{value}'" for name, value in values.items()]
+        lines += [f"{name}='{_escaped(value)}'" for name, value in values.items()]
         write_private(self.environment_file, "\n".join(lines) + "\n")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def kept_secret(file: Path) -> str:

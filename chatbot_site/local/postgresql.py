@@ -144,7 +144,11 @@ class PostgreSQL:
         """Return the server, to be started."""
         settings = SETTINGS | ({} if self.durable else THROW_AWAY)
         if self._on_socket:
-            settings |= {"listen_addresses": "", "unix_socket_directories": str(self.home / "socket"), "unix_socket_permissions": "0700"}
+            settings |= {
+                "listen_addresses": "",
+                "unix_socket_directories": _one_folder(self.home / "socket"),
+                "unix_socket_permissions": "0700",
+            }
         else:
             settings |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         command: list[str | Path] = [self.binaries / "postgres", "-D", self.home / "data", "-p", str(self.port)]
@@ -182,6 +186,12 @@ class PostgreSQL:
         lines = self._pid_file()
         if lines and lines[0].isdigit() and identity(int(lines[0])) is not None and not _is_postgres(int(lines[0])):
             (self.home / "data" / "postmaster.pid").unlink()
+
+
+def _one_folder(path: Path) -> str:
+    """Return `path` for a setting that takes a list: quoted, because of commas."""
+    doubled = str(path).replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _is_postgres(pid: int) -> bool:

@@ -1,11 +1,13 @@
 """What is in the way gets one sentence with the remedy, no traceback, and exit code 1."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from chatbot_site.local import external, postgresql
@@ -105,9 +107,17 @@ def test_database_of_another_major_version(refused, start, data_dir):
     assert "was written by PostgreSQL 12, and the embedded one is 18" in said
 
 
-@pytest.fixture
-def database_without_vector(data_dir):
-    """A PostgreSQL of which the files of pgvector are missing."""
+def serve(database, *, data_dir):
+    """Start `database`; return the program."""
+    interrupts = Interrupts()
+    database.prepare(interrupts)
+    program = database.program(log=data_dir / "postgresql.log")
+    program.start()
+    assert interrupts.wait_for(program.ready, timeout_s=30)
+    return program
+
+
+def test_database_without_pgvector(data_dir):
     package = postgresql.packaged_binaries().parent.parent
     copy = data_dir / "programs" / package.name
     shutil.copytree(
@@ -116,19 +126,29 @@ def database_without_vector(data_dir):
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, data_dir / "programs" / libraries.name, symlinks=True)
-    database = postgresql.PostgreSQL(
-        data_dir / "postgresql", copy / "pginstall18" / "bin", postgresql.unprivileged_account(), durable=False
-    )
-    interrupts = Interrupts()
-    database.prepare(interrupts)
-    program = database.program(log=data_dir / "postgresql.log")
-    program.start()
-    interrupts.wait_for(program.ready, timeout_s=30)
-    yield database.url
-    program.stop()
+    account = postgresql.unprivileged_account()
+    database = postgresql.PostgreSQL(data_dir / "postgresql", copy / "pginstall18" / "bin", account, durable=False)
+    program = serve(database, data_dir=data_dir)
+    try:
+        with pytest.raises(Refusal, match=r"lacks the pgvector extension. Install it there .*, or leave DATABASE_URL out"):
+            external.check_database(database.url)
+    finally:
+        program.stop()
 
 
-def test_database_without_pgvector(database_without_vector):
-    with pytest.raises(Refusal, match=r"lacks the pgvector extension. Install it there .*, or leave DATABASE_URL out") as refusal:
-        external.check_database(database_without_vector)
-    assert "Traceback" not in str(refusal.value)
+def test_database_whose_user_may_not_create_pgvector(data_dir):
+    database = postgresql.embedded(data_dir, durable=False)
+    program = serve(database, data_dir=data_dir)
+    try:
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            connection.execute("CREATE ROLE small LOGIN PASSWORD 'small'")
+            small = re.sub("//chatbot:[^@]+@", "//small:small@", database.url)
+            with pytest.raises(
+                Refusal, match=r"may not create the pgvector extension. Have an administrator run there: CREATE EXTENSION vector"
+            ):
+                external.check_database(small)
+            external.check_database(database.url)
+            connection.execute("CREATE EXTENSION vector")  # the check itself left none behind
+            external.check_database(small)
+    finally:
+        program.stop()

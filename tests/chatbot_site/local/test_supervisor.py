@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import dj_database_url
 import psycopg
 import pytest
 import redis
@@ -130,6 +131,18 @@ def test_a_path_too_long_for_sockets_uses_loopback_with_passwords(start, data_di
         redis.Redis(port=int(port)).ping()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(urls["DATABASE_URL"].replace("chatbot:", "chatbot:not-", 1))
+
+
+def test_odd_folder_names(start, data_dir):
+    program = start(SERVICES, DATA_DIR=data_dir / """Größe, 'a' "b" 5%""")
+    program.wait_for_line("READY")
+    urls = program.environment()
+    assert "@127.0.0.1:" not in urls["DATABASE_URL"]
+    with connect(program) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert redis.Redis.from_url(urls["REDIS_URL"]).ping()
+    parsed = dj_database_url.parse(urls["DATABASE_URL"])
+    assert parsed["HOST"] == str(program.data_dir / "postgresql" / "socket")
 
 
 def test_secrets_are_readable_by_their_owner_only(start, data_dir):
