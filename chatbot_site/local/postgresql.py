@@ -63,7 +63,8 @@ class PostgreSQL:
 
     def __post_init__(self) -> None:
         self._password = ""
-        self._on_socket = len(os.fsencode(self.home / "socket" / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
+        # Its programs take a comma for the end of a folder's name.
+        self._on_socket = "," not in str(self.home) and len(os.fsencode(self.home / "socket" / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
 
     @property
     def url(self) -> str:
@@ -146,7 +147,7 @@ class PostgreSQL:
         if self._on_socket:
             settings |= {
                 "listen_addresses": "",
-                "unix_socket_directories": _one_folder(self.home / "socket"),
+                "unix_socket_directories": str(self.home / "socket"),
                 "unix_socket_permissions": "0700",
             }
         else:
@@ -186,12 +187,6 @@ class PostgreSQL:
         lines = self._pid_file()
         if lines and lines[0].isdigit() and identity(int(lines[0])) is not None and not _is_postgres(int(lines[0])):
             (self.home / "data" / "postmaster.pid").unlink()
-
-
-def _one_folder(path: Path) -> str:
-    """Return `path` for a setting that takes a list: quoted, because of commas."""
-    doubled = str(path).replace('"', '""')
-    return f'"{doubled}"'
 
 
 def _is_postgres(pid: int) -> bool:
