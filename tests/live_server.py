@@ -93,8 +93,16 @@ class LiveServer:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         return httpx2.AsyncClient(base_url=self.url, timeout=60, trust_env=False, limits=limits, **options)
 
-    def stop(self, *, timeout_s: float = 40) -> None:
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, as a host does before a release."""
         self._process.send_signal(signal.SIGTERM)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, *, timeout_s: float = 40) -> None:
+        self.ask_to_stop()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -103,3 +103,18 @@ def test_health_says_ok_with_a_utc_time(api):
     ready = api.get("/health/ready")
     assert ready.status_code == 200, ready.text
     assert set(ready.json()["checks"].values()) == {"ok"}
+
+
+def test_a_fault_of_ours_is_a_500_that_tells_callers_only_the_request_id(start_server, problem):
+    server = start_server(DJANGO_SETTINGS_MODULE="tests.agents.rest.faulty_settings")
+    with server.client() as client:
+        for path in ("/api/faulty", "/faulty"):
+            response = client.get(path)
+            document = problem(response, 500, "Internal server error")
+            assert "canary" not in response.text
+            assert document["request_id"] in server.log()
+        page = client.get("/faulty", headers={"Accept": "text/html"})
+        assert page.status_code == 500
+        assert page.headers["content-type"].startswith("text/html")
+        assert "canary" not in page.text
+    assert "canary-in-the-exception" in server.log()
