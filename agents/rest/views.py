@@ -25,22 +25,25 @@ from observability.errors import BadRequest, Unauthorized
 
 _encode: Final = msgspec.json.Encoder().encode
 _PROBLEMS: Final = {
-    (status, "application/problem+json"): OpenApiResponse(Problem, description=words)
-    for status, words in {
-        400: "The request is unusable; `errors` names the fields.",
-        401: "An API key is needed, or the one given is not valid.",
-        404: "No such agent, or not one you may use.",
-        413: "The body is too large.",
-        502: "No model could answer.",
-        503: "Overload, or the database is away; try again after `Retry-After` seconds.",
-        504: "The model took too long.",
-    }.items()
+    400: "The request is unusable; `errors` names the fields.",
+    401: "An API key is needed, or the one given is not valid.",
+    404: "No such agent, or not one you may use.",
+    406: "Accept `application/json` or `text/event-stream`.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    502: "No model could answer.",
+    503: "Overload, or the database is away; try again after `Retry-After` seconds.",
+    504: "The model took too long.",
 }
 _NOT_YET: Final = ("Idempotency-Key", "Last-Event-ID")
 
 
+def _problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
+    return {(status, "application/problem+json"): OpenApiResponse(Problem, description=_PROBLEMS[status]) for status in statuses}
+
+
 class ChatView(AsyncAPIView):
-    """`POST /api/chat/{agent}`: one message in, one reply out, whole or as a stream."""
+    """One message in, one reply out: whole, or as a stream of server-sent events."""
 
     renderer_classes = [JSONRenderer, EventStreamRenderer]
 
@@ -55,7 +58,7 @@ class ChatView(AsyncAPIView):
                 OpenApiTypes.STR,
                 description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document).",
             ),
-            **_PROBLEMS,
+            **_problems(*_PROBLEMS),
         },
     )
     async def post(self, request: Request, agent: str) -> HttpResponseBase:
@@ -88,12 +91,12 @@ class ChatView(AsyncAPIView):
 
 
 class AgentListView(AsyncAPIView):
-    """`GET /api/agents`."""
+    """The active, published agents that anyone may use."""
 
     @extend_schema(
         operation_id="list_agents",
         summary="List the agents you may talk to",
-        responses={200: AgentList, 401: _PROBLEMS[401, "application/problem+json"]},
+        responses={(200, "application/json"): AgentList, **_problems(401, 406, 503)},
     )
     async def get(self, request: Request) -> HttpResponseBase:
         caller_of(request)
@@ -101,13 +104,13 @@ class AgentListView(AsyncAPIView):
 
 
 class AgentView(AsyncAPIView):
-    """`GET /api/agents/{agent}`."""
+    """One agent: its name, what it is for, and its greeting."""
 
     @extend_schema(
         operation_id="get_agent",
         summary="Describe one agent",
         parameters=[OpenApiParameter("agent", OpenApiTypes.STR, OpenApiParameter.PATH, description="The agent's slug.")],
-        responses={200: AgentCard, **{key[0]: value for key, value in _PROBLEMS.items() if key[0] in (401, 404)}},
+        responses={(200, "application/json"): AgentCard, **_problems(401, 404, 406, 503)},
     )
     async def get(self, request: Request, agent: str) -> HttpResponseBase:
         caller = caller_of(request)
