@@ -4,6 +4,7 @@ agents       the list, creating, settings, deleting      drafts       the edit p
 history      versions, publishing, rolling back           documents    import and export
 trying       the chat page on the draft                   providers    addresses and keys
 people       users and roles                              overview     the start page
+probing      "Test the connection" of a provider
 """
 
 from . import agents, people, providers

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 else:
     AgentModelForm = VersionModelForm = forms.ModelForm
 
+NO_PROMPT: Final = "Write at least one sentence: an agent without instructions does not know who it is."
 DEFAULT_PROVIDER: Final = "default"
 
 GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
@@ -68,6 +69,7 @@ class NewAgentForm(AgentForm):
         label="Instructions (system prompt)",
         max_length=100_000,
         strip=False,
+        error_messages={"required": NO_PROMPT},
         widget=_Textarea({"rows": 12, "data-prompt": ""}),
         help_text="Who the agent is, what it knows and how it speaks. You can change it at any time and try it first.",
     )
@@ -115,6 +117,7 @@ class DraftForm(VersionModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
+        self.fields["system_prompt"].error_messages["required"] = NO_PROMPT
         for name in ("system_prompt", "greeting"):
             cast("forms.CharField", self.fields[name]).strip = False
 
@@ -192,7 +195,7 @@ def default_provider_label() -> str:
 
 def _worded(text: str) -> str:
     if not text.strip():
-        raise ValidationError("Write at least one sentence: an agent without instructions does not know who it is.")
+        raise ValidationError(NO_PROMPT)
     return _plain_newlines(text)
 
 

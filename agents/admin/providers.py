@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from unfold import widgets
 from unfold.admin import ModelAdmin
@@ -18,6 +19,8 @@ from unfold.admin import ModelAdmin
 from agents.models import Provider
 from agents.providers.changes import apply_key, check_change
 from agents.providers.keys import UnreadableKey, key_of
+
+from .probing import probe
 
 if TYPE_CHECKING:
     ProviderModelForm = forms.ModelForm[Provider]
@@ -85,6 +88,11 @@ class ProviderAdmin(ModelAdmin):
     ordering = ("-is_default", "slug")
     actions = ("make_default",)
     change_form_before_template = "admin/agents/provider/before.html"
+
+    def get_urls(self) -> list[URLPattern]:
+        urls: list[URLPattern] = super().get_urls()
+        # Async: it checks the person itself.
+        return [path("<int:provider_id>/probe/", probe, name="agents_provider_probe"), *urls]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         providers: QuerySet[Provider] = super().get_queryset(request).annotate(agents=Count("versions__agent", distinct=True))

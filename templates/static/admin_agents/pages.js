@@ -1,5 +1,5 @@
 // What the agent pages do beyond plain forms: count tokens while somebody writes, add and order fallback models,
-// suggest an address name, and warn before unsaved text is lost. Everything is saved by plain forms.
+// suggest an address name, test a provider, and warn before unsaved text is lost. Everything is saved by plain forms.
 
 const COUNT_AFTER_MS = 500;
 const numbers = new Intl.NumberFormat("en");
@@ -144,6 +144,26 @@ function warnUnsaved(form) {
   show();
 }
 
+function testConnection(box) {
+  const button = box.querySelector("button");
+  const output = box.querySelector("output");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    output.textContent = "Asking…";
+    try {
+      const token = document.querySelector("input[name=csrfmiddlewaretoken]").value;
+      const response = await fetch(box.dataset.probe, { method: "POST", headers: { "X-CSRFToken": token } });
+      if (!response.ok) throw new Error(String(response.status));
+      const { ok, text } = await response.json();
+      output.textContent = `${ok ? "✓" : "✗"} ${text}`;
+    } catch {
+      output.textContent = "✗ This server could not be asked just now. Try again.";
+    }
+    button.disabled = false;
+  });
+}
+
+document.querySelectorAll("[data-probe]").forEach(testConnection);
 document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
 document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 
 from agents.admin.drafts import version_to_edit
 from agents.admin.simultaneous import basis_of
 from agents.models import Agent
 from tests.factories import make_user
+from tests.live_server import LiveServer
 
 
 @pytest.fixture
@@ -56,3 +59,25 @@ def form_of() -> Callable[..., dict[str, Any]]:
         return fields | changed
 
     return form_of
+
+
+@pytest.fixture
+def signed_in(server: LiveServer, live_db: None) -> Iterator[Callable[..., httpx2.Client]]:
+    """`signed_in(user)` returns an HTTP client with that person's session and a CSRF token."""
+    clients: list[httpx2.Client] = []
+
+    def signed_in(user: User | None) -> httpx2.Client:
+        client = server.client(headers={"X-CSRFToken": "c" * 32}, cookies={"csrftoken": "c" * 32})
+        clients.append(client)
+        if user is not None:
+            session = SessionStore()
+            session["_auth_user_id"] = str(user.pk)
+            session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
+            session["_auth_user_hash"] = user.get_session_auth_hash()
+            session.create()
+            client.cookies.set("sessionid", session.session_key)
+        return client
+
+    yield signed_in
+    for client in clients:
+        client.close()

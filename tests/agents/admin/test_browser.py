@@ -19,8 +19,8 @@ from tests.upstream import Upstream
 # Controls in the page's own part that a screen reader would read out without a name.
 NAMELESS_CONTROLS = """() => [...document.querySelectorAll("#main :is(input, select, textarea, button, a[href])")]
     .filter((control) => control.type !== "hidden" && control.checkVisibility())
-    .filter((control) => !control.labels?.length && !control.textContent.trim() && !control.ariaLabel && !control.title && !control.placeholder
-        && !(control.type === "submit" && control.value))
+    .filter((control) => !control.labels?.length && !control.textContent.trim() && !control.ariaLabel && !control.title)
+    .filter((control) => !control.placeholder && !(control.type === "submit" && control.value))
     .map((control) => control.outerHTML.slice(0, 200))"""
 PASSWORD = "a long enough password"
 

@@ -62,6 +62,7 @@ def test_fallbacks_are_kept_in_order_and_empty_rows_left_out(editor: Client, for
     ("changed", "remedy"),
     [
         ({"system_prompt": "  \n "}, "Write at least one sentence"),
+        ({"system_prompt": ""}, "Write at least one sentence"),
         ({"system_prompt": "word " * 300, "prompt_budget_tokens": "200"}, "Raise this to at least"),
         ({"temperature": "3"}, "less than or equal to 2"),
         ({"top_p": "0"}, "greater than or equal to 0.01"),

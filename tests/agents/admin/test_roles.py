@@ -49,8 +49,8 @@ SUPERUSER_ONLY = {"admin:agents_provider_delete", "admin:auth_user_password_chan
     f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")
 }
 NOBODY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("add", "delete")}
-# Streams, so it checks people by itself; test_trying.py asks it.
-ELSEWHERE = {"admin:agents_agent_try_chat"}
+# Async, so they check people by themselves; test_trying.py and test_probing.py ask them.
+ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe"}
 
 ALLOWED = {
     "editor": STAFF | AGENT_READING | AGENT_WRITING,
