@@ -77,10 +77,9 @@ def main() -> None:
     parameters.ui = parameters.endpoint_slots = False
     parameters.offline = True
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    server = xllamacpp.Server(parameters)
+    _server = xllamacpp.Server(parameters)  # serves in threads for as long as it is referred to
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    # Its threads answer to nobody any more; unwinding them takes longer than is kind to somebody who pressed Ctrl-C.
-    del server
+    # Unwinding its threads takes longer than is kind to somebody who pressed Ctrl-C.
     os._exit(0)
 
 
