@@ -15,6 +15,7 @@ from agents.chat.answer import Question
 from agents.models import Agent
 from agents.rest.shapes import ChatRequest, read
 from agents.rest.sse import stream_events
+from agents.versions.live import version_to_try
 from agents.versions.publishing import default_provider
 from observability.api import run_burst
 from observability.errors import BadRequest, ChatbotError
@@ -25,8 +26,8 @@ from .permissions import may_edit_agents
 
 @for_editors
 def page(request: HttpRequest, agent: Agent) -> HttpResponseBase:
-    """Show the chat with the draft, or with the newest version where there is no draft."""
-    version = agent.versions.select_related("provider").order_by("-number").first() or version_to_edit(agent)
+    """Show the chat with the draft, or with the live version where there is no draft."""
+    version = version_to_try(agent) or version_to_edit(agent)
     provider = version.provider or default_provider()
     return render_agent_page(
         request,

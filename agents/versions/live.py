@@ -120,15 +120,21 @@ def load_live(slug: str) -> Answering:
 
 
 def load_draft(slug: str) -> Answering:
-    """Return the draft of `slug`, or its newest version where it has none.
+    """Return what an editor tries of `slug`: see `version_to_try`.
 
     Raises:
-        AgentNotFound: no such agent.
+        AgentNotFound: no such agent, or one without any version.
     """
-    version = AgentVersion.objects.select_related("agent", "provider").filter(agent__slug=slug).order_by("-number").first()
-    if version is None:
+    agent = Agent.objects.select_related("live_version__provider").filter(slug=slug).first()
+    version = version_to_try(agent) if agent else None
+    if agent is None or version is None:
         raise AgentNotFound
-    return snapshot_of(version.agent, version)
+    return snapshot_of(agent, version)
+
+
+def version_to_try(agent: Agent) -> AgentVersion | None:
+    """Return the agent's draft, or its live version where it has no draft."""
+    return agent.versions.select_related("provider").filter(published_at=None).first() or agent.live_version
 
 
 def list_live() -> list[Answering]:

@@ -97,6 +97,16 @@ def test_the_draft_is_what_editors_try(db: None) -> None:
     assert (load_draft(agent.slug).system_prompt, load_draft(agent.slug).number) == ("draft", 2)
 
 
+def test_without_a_draft_editors_try_what_is_live_and_not_what_is_newest(db: None) -> None:
+    agent = make_agent(system_prompt="first")
+    first = agent.live_version
+    assert first is not None
+    make_version(agent, published=True, system_prompt="second")
+    agent.refresh_from_db()
+    roll_back(agent, to=first, actor=None)
+    assert (load_draft(agent.slug).system_prompt, load_draft(agent.slug).number) == ("first", 1)
+
+
 def test_models_default_and_the_demo_is_never_a_fallback(db: None) -> None:
     Provider.objects.update(is_default=False)
     default = make_provider(is_default=True, default_model="default-model")
