@@ -143,6 +143,7 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "chatbot_site.problems.answer_csrf_failure"
 
+
 def _sidebar(title: str, icon: str, model: str, permission: str) -> dict[str, Any]:
     link = reverse_lazy(f"admin:{model}_changelist")
     return {"title": title, "icon": icon, "link": link, "permission": f"agents.admin.permissions.{permission}"}
