@@ -46,7 +46,9 @@ class RequestIdMiddleware:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
-        access_log.info(
+        # Probes come every few seconds: their lines would bury the others.
+        write_line = access_log.debug if request.path.startswith("/health") else access_log.info
+        write_line(
             "request",
             method=request.method,
             path=request.path,

@@ -16,6 +16,7 @@ from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, Receive, Send
 from memory.api import interrupt_left_behind_turns
 from observability.api import run_burst
+from observability.outbound import close_clients
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ async def _live(receive: Receive, send: Send) -> None:
     await receive()
     sweeping.cancel()
     await running_turns.stop()
+    await close_clients()
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 import httpx2
@@ -61,7 +61,15 @@ def is_allowed_by_operator(host: str, port: int) -> bool:
 
 def new_client() -> httpx2.AsyncClient:
     """Return a client over the guarded transport. Its sockets live as long as the event loop that first used them."""
-    return httpx2.AsyncClient(transport=GuardedTransport(), follow_redirects=False, trust_env=False)
+    transport = GuardedTransport()
+    _transports.add(transport)
+    return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+
+
+async def close_clients() -> None:
+    """Close the connections of every client that this process made."""
+    for transport in list(_transports):
+        await transport.aclose()
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
@@ -105,6 +113,9 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_BYTES
             )
         return self._sessions[loop]
+
+
+_transports: WeakSet[GuardedTransport] = WeakSet()
 
 
 class _Body(httpx2.AsyncByteStream):
