@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -33,8 +34,9 @@ worker_connections = 2 * environment.chat_max_concurrent_turns + 100
 asgi_disconnect_grace_period = 0
 # Longer than the 60 s for which common proxies keep their connections, so that they never write into a closed one.
 keepalive = 75
-# Hosts kill a process 30 s after asking it to stop.
+# Hosts kill a process 30 s after asking it to stop; gunicorn kills its workers after this many.
 graceful_timeout = 25
+TO_STORE_S = 5
 # Its default is a socket in the home folder, through which anybody with that account commands the server.
 control_socket_disable = True
 # Each request is logged by chatbot_site.middleware, with its id.
@@ -47,3 +49,11 @@ def on_starting(server: object) -> None:
     """Put the tokenizer's ranks in place before the workers start, which inherit where they are."""
     folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
     os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(type(environment.data_dir)(folder)))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a worker stop waiting a while before gunicorn kills it, so that what it interrupts is stored.
+
+    Both count the same seconds otherwise, and the worker begins later. Its configuration is a copy: the arbiter's stays.
+    """
+    worker.cfg.set("graceful_timeout", max(1, worker.cfg.graceful_timeout - TO_STORE_S))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -173,7 +173,7 @@ class _Turn:
         """Store the complete reply, then tell of it."""
         finished = self._finished(TurnState.DONE)
         try:
-            await self._store(finished)
+            finished = await self._store(finished)
         except DatabaseError:
             self._store_in_background(finished)
             raise
@@ -206,9 +206,12 @@ class _Turn:
         code = "" if client_left else "stopped" if running_turns.stopping else "internal-error"
         self._store_in_background(self._finished(state, error_code=code))
 
-    async def _store(self, finished: FinishedTurn) -> None:
+    async def _store(self, finished: FinishedTurn) -> FinishedTurn:
+        if finished.usage_estimated:
+            finished = await asyncio.to_thread(self._estimated, finished)  # a long text takes a while to count
         await _closing.submit(finished)
         self._ended = True
+        return finished
 
     def _store_in_background(self, finished: FinishedTurn) -> None:
         self._ended = True
@@ -236,7 +239,6 @@ class _Turn:
         model_answer = self._model_answer
         model = model_answer.model if model_answer else ""
         usage = model_answer.usage if model_answer else None
-        estimate = usage is None and model_answer is not None
         return FinishedTurn(
             id=self.id,
             state=state,
@@ -245,8 +247,15 @@ class _Turn:
             model=model,
             finish_reason=model_answer.finish_reason if model_answer and state is TurnState.DONE else "",
             error_code=error_code,
-            prompt_tokens=usage.prompt_tokens if usage else count_prompt_tokens(self._messages, model=model) if estimate else None,
-            completion_tokens=usage.completion_tokens if usage else count_tokens(reply, model=model) if estimate else None,
-            usage_estimated=estimate,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+            usage_estimated=usage is None and model_answer is not None,
             first_token_ms=self._first_token_ms,
+        )
+
+    def _estimated(self, finished: FinishedTurn) -> FinishedTurn:
+        return replace(
+            finished,
+            prompt_tokens=count_prompt_tokens(self._messages, model=finished.model),
+            completion_tokens=count_tokens(finished.reply, model=finished.model),
         )

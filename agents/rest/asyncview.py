@@ -19,6 +19,9 @@ class AsyncAPIView(APIView):
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         self.args = args
         self.kwargs = kwargs
+        # DRF takes a body that comes in chunks, without a length, for none; by now it is here as a whole.
+        if "CONTENT_LENGTH" not in request.META:
+            request.META["CONTENT_LENGTH"] = str(len(request.body))
         self.request: Request = self.initialize_request(request, *args, **kwargs)
         self.headers = self.default_response_headers
         try:

@@ -1,0 +1,175 @@
+"""The API's own ASGI handler, over real sockets: what Django's stock handler guarantees must hold here too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.http import StreamingHttpResponse
+
+from chatbot_site import handler
+from memory.models import Turn
+from tests.live_server import LiveServer
+from tests.upstream import Reply, Silence, Upstream
+from tests.waiting import eventually
+
+MakeAgent = Callable[..., Any]
+
+
+@contextmanager
+def connected(server: LiveServer, *, receive_buffer: int | None = None) -> Iterator[socket.socket]:
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", server.port))
+    with connection:
+        yield connection
+
+
+def post(agent: str, message: str = "Hello", *, stream: bool = False) -> bytes:
+    body = json.dumps({"message": message, "stream": stream}).encode()
+    return head("POST", f"/api/chat/{agent}", f"Content-Length: {len(body)}") + body
+
+
+def head(method: str, path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *headers, "", ""]).encode()
+
+
+def read_response(connection: socket.socket, *, has_body: bool = True) -> tuple[int, dict[str, str], bytes]:
+    """Read one response that has a Content-Length, and nothing of the next."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        assert byte, f"the connection ended within the headers: {head!r}"
+        head += byte
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+    body = b""
+    while has_body and len(body) < int(headers["content-length"]):
+        body += connection.recv(65_536)
+    return int(status.split()[1]), headers, body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_cancels_the_model_within_a_second(
+    server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent, stream: bool
+) -> None:
+    upstream.script(Silence())
+    agent = make_chat_agent(upstream)
+    with connected(server) as connection:
+        connection.sendall(post(agent.slug, stream=stream))
+        upstream.wait_for_calls()
+    upstream.wait_for_disconnect(timeout_s=1)
+    eventually(lambda: Turn.objects.filter(agent=agent.slug, state="cancelled").count() == 1, what="the turn cancelled", timeout_s=3)
+
+
+def test_a_client_that_stops_reading_and_then_leaves_cancels_the_model_too(
+    start_server: Callable[..., LiveServer], upstream: Upstream, make_chat_agent: MakeAgent
+) -> None:
+    """The view is blocked in writing then, not in waiting for the model."""
+    server = start_server(CHAT_MAX_REPLY_CHARS="5000000")
+    upstream.script(Reply(chunks=["x" * 10_000], never_ends=True))
+    agent = make_chat_agent(upstream)
+    with connected(server, receive_buffer=4096) as connection:
+        connection.sendall(post(agent.slug, stream=True))
+        [call] = upstream.wait_for_calls()
+        sent = -1
+        while sent != call.chunks_sent:  # until nothing flows any more
+            sent = call.chunks_sent
+            time.sleep(0.2)
+        left_at = time.monotonic()
+    upstream.wait_for_disconnect(timeout_s=1)
+    assert time.monotonic() - left_at < 1
+    turn = eventually(lambda: Turn.objects.filter(agent=agent.slug, state="cancelled").first(), what="the turn cancelled", timeout_s=30)
+    assert turn.reply.startswith("xxx")
+
+
+def test_a_client_that_leaves_before_its_body_is_complete_is_forgotten(
+    server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent
+) -> None:
+    agent = make_chat_agent(upstream)
+    with connected(server) as connection:
+        connection.sendall(post(agent.slug)[:-5])
+    with connected(server) as connection:
+        connection.sendall(post(agent.slug))
+        assert read_response(connection)[0] == 200
+    assert len(upstream.calls) == 1
+    assert Turn.objects.filter(agent=agent.slug).count() == 1
+
+
+def test_a_connection_serves_many_requests(server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent) -> None:
+    agent = make_chat_agent(upstream)
+    with connected(server) as connection:
+        for number in range(3):
+            connection.sendall(post(agent.slug, f"message {number}"))
+            assert read_response(connection)[0] == 200
+            connection.sendall(head("HEAD", "/health"))
+            assert read_response(connection, has_body=False)[0] == 200
+            connection.sendall(head("GET", "/api/nowhere"))
+            status, headers, body = read_response(connection)
+            assert (status, headers["content-type"]) == (404, "application/problem+json")
+            assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
+def test_a_body_in_chunks_without_a_length_is_read(server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent) -> None:
+    agent = make_chat_agent(upstream)
+    start = head("POST", f"/api/chat/{agent.slug}", "Transfer-Encoding: chunked")
+    with connected(server) as connection:
+        connection.sendall(start + b'd\r\n{"message": "\r\n')
+        connection.sendall(b'8\r\nin two"}\r\n0\r\n\r\n')
+        status, _, body = read_response(connection)
+    assert (status, json.loads(body).get("error")) == (200, None)
+    assert upstream.calls[0].messages[-1]["content"] == "in two"
+
+
+def test_a_body_in_chunks_over_the_limit_is_refused_before_its_end(server: LiveServer) -> None:
+    start = head("POST", "/api/chat/any", "Transfer-Encoding: chunked")
+    with connected(server) as connection:
+        connection.sendall(start)
+        for _ in range(30):
+            connection.sendall(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
+        status, headers, body = read_response(connection)
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert json.loads(body)["request_id"] == headers["x-request-id"]
+
+
+def test_a_silent_stream_gets_comments_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "HEARTBEAT_S", 0.02)
+    sent: list[bytes] = []
+    three_beats = asyncio.Event()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+        if sent.count(handler.HEARTBEAT) == 3:
+            three_beats.set()
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"event: start\n\n"
+        await three_beats.wait()
+        yield b"event: done\n\n"
+
+    async def run() -> None:
+        async with asyncio.timeout(5):
+            await handler.ApiHandler()._send(StreamingHttpResponse(events()), send)
+        await asyncio.sleep(0.05)
+        assert len(asyncio.all_tasks()) == 1  # no heart goes on beating
+
+    asyncio.run(run())
+    assert [part for part in sent if part and part != handler.HEARTBEAT] == [b"event: start\n\n", b"event: done\n\n"]
+    assert sent[-2:] == [b"event: done\n\n", b""]
+
+
+def test_script_names_and_odd_paths_do_not_break_it(server: LiveServer) -> None:
+    for path in ("/api/chat/%00", "/api/chat/%ff", "/api//chat", "/api/chat/a%2fb", "/api/chat/%ed%a0%80", "/api/?" + "x" * 2000):
+        with connected(server) as connection:
+            body = b'{"message": "Hello"}'
+            connection.sendall(head("POST", path, f"Content-Length: {len(body)}") + body)
+            status, headers, _ = read_response(connection)
+            assert (status, headers["content-type"]) in {(404, "application/problem+json"), (400, "application/problem+json")}, path
