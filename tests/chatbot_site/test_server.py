@@ -25,10 +25,15 @@ StartServer = Callable[..., LiveServer]
 
 def post(agent: str, *, stream: bool) -> bytes:
     body = json.dumps({"message": "Hello", "stream": stream}).encode()
-    return (
-        f"POST /api/chat/{agent} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
-    )
+    lines = [
+        f"POST /api/chat/{agent} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode() + body
 
 
 @pytest.mark.parametrize(("stream", "state", "reply"), [(True, "interrupted", "one"), (False, "failed", "")])
