@@ -15,9 +15,9 @@ from agents.chat.events import Delta, Done, Started
 from agents.providers.wire import _client, _shared_client
 from agents.versions.live import AgentNotFound
 from memory.models import Turn
+from observability.api import run_burst
 from tests.factories import make_version
 from tests.upstream import Reply, Upstream
-from tests.waiting import eventually
 
 MakeAgent = Callable[..., Any]
 
@@ -45,9 +45,9 @@ def take(question: Question, *, most: int = 1000) -> list[Any]:
                     break
         finally:
             await events.aclose()
-            await asyncio.to_thread(
-                eventually, lambda: not Turn.objects.filter(agent=question.agent, state="running").exists(), what="the turn stored"
-            )
+            async with asyncio.timeout(10):
+                while await run_burst(lambda: Turn.objects.filter(agent=question.agent, state="running").exists()):
+                    await asyncio.sleep(0.02)
             await _shared_client().aclose()
         return taken
 
