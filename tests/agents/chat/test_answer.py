@@ -46,7 +46,7 @@ def take(question: Question, *, most: int = 1000) -> list[Any]:
         finally:
             await events.aclose()
             async with asyncio.timeout(10):
-                while await run_burst(lambda: Turn.objects.filter(agent=question.agent, state="running").exists()):
+                while await run_burst(lambda: Turn.objects.filter(agent=question.agent, state="running").exists()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             await _shared_client().aclose()
         return taken
