@@ -1,5 +1,5 @@
 // What the agent pages do beyond plain forms: count tokens while somebody writes, add and order fallback models,
-// suggest an address name, test a provider, and warn before unsaved text is lost. Everything is saved by plain forms.
+// suggest an address name, test a provider, and see that no unsaved text is lost. Everything is saved by plain forms.
 
 const COUNT_AFTER_MS = 500;
 const numbers = new Intl.NumberFormat("en");
@@ -10,8 +10,8 @@ function countTokens(box) {
   const modelField = document.getElementById(box.dataset.modelField);
   const output = box.querySelector("output");
   const meter = box.querySelector("meter");
-  const token = document.querySelector("input[name=csrfmiddlewaretoken]")?.value;
-  if (!prompt || !token) return;
+  const token = prompt?.form.elements.csrfmiddlewaretoken;
+  if (!token) return;
   let timer = 0;
   let asked = 0;
   let tokens = null;
@@ -30,20 +30,26 @@ function countTokens(box) {
     if (tokens >= budget) say(`${counted}: more than the prompt budget of ${numbers.format(budget)}. Shorten the text or raise the budget.`, true);
     else say(`${counted} of the prompt budget of ${numbers.format(budget)} (${share} %).`);
   };
+  const ask = () =>
+    fetch(box.dataset.url, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token.value },
+      body: JSON.stringify({ text: prompt.value, model: modelField?.value ?? "" }),
+    });
   const count = async () => {
     const mine = ++asked;
     try {
-      const response = await fetch(box.dataset.url, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", "X-CSRFToken": token },
-        body: JSON.stringify({ text: prompt.value, model: modelField?.value ?? "" }),
-      });
+      let response = await ask();
+      if (response.status === 403) {
+        token.value = await freshToken(); // somebody signed in again, in another tab
+        response = await ask();
+      }
       if (mine !== asked) return;
       if (!response.ok) throw new Error(String(response.status));
       tokens = (await response.json()).tokens;
       show();
     } catch {
-      if (mine === asked) say("The tokens cannot be counted just now. Saving works all the same.");
+      if (mine === asked) say("The tokens cannot be counted just now.");
     }
   };
   const later = () => {
@@ -129,15 +135,60 @@ function suggestSlug(field) {
   });
 }
 
-function warnUnsaved(form) {
+// A form that is sent after its sign-in has ended comes back as the sign-in page, and what was typed is gone. So this page
+// is asked for first: it says whether the person is still signed in, and has the token that counts since the last sign-in.
+async function freshToken() {
+  const response = await fetch(location.href, { redirect: "manual" });
+  if (response.type === "opaqueredirect") throw new SignedOut();
+  if (!response.ok) throw new Error(String(response.status));
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return page.querySelector("input[name=csrfmiddlewaretoken]").value;
+}
+
+class SignedOut extends Error {}
+
+function refuse(form, error) {
+  const words = document.createElement("p");
+  words.className = "ca-note ca-note-wrong ca-refused";
+  words.setAttribute("role", "alert");
+  if (error instanceof SignedOut) {
+    const link = document.createElement("a");
+    link.href = form.dataset.signIn;
+    link.target = "_blank";
+    link.textContent = "Sign in in a new tab";
+    words.append("You are signed out, so nothing was saved yet. What you typed is still here. ", link, ", then come back and save again.");
+  } else words.append("The server cannot be reached, so nothing was saved yet. What you typed is still here: save again in a moment.");
+  form.querySelector(".ca-bar").prepend(words);
+}
+
+function saveSafely(form) {
   const note = form.querySelector("[data-unsaved-note]");
   let unsaved = form.hasAttribute("data-unsaved");
+  let asking = false;
+  let sending = false;
   const show = () => note && (note.hidden = !unsaved);
   form.addEventListener("input", () => {
     unsaved = true;
     show();
   });
-  form.addEventListener("submit", () => (unsaved = false));
+  form.addEventListener("submit", async (event) => {
+    if (sending) {
+      sending = unsaved = false;
+      return;
+    }
+    event.preventDefault();
+    if (asking) return;
+    asking = true;
+    form.querySelector(".ca-refused")?.remove();
+    try {
+      form.querySelector("input[name=csrfmiddlewaretoken]").value = await freshToken();
+      sending = true;
+      form.requestSubmit(event.submitter);
+    } catch (error) {
+      refuse(form, error);
+    }
+    asking = false;
+  });
   window.addEventListener("beforeunload", (event) => {
     if (unsaved) event.preventDefault();
   });
@@ -167,5 +218,5 @@ document.querySelectorAll("[data-probe]").forEach(testConnection);
 document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
 document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);
-document.querySelectorAll("form[data-warn-unsaved]").forEach(warnUnsaved);
+document.querySelectorAll("form[data-save-safely]").forEach(saveSafely);
 document.querySelector("[data-focus]")?.focus();

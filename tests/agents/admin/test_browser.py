@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
+from agents import roles
 from agents.chat.tokens import count_tokens
 from agents.models import Agent
 from agents.versions.drafts import draft_of, start_draft
@@ -25,6 +27,12 @@ NAMELESS_CONTROLS = """() => [...document.querySelectorAll("#main :is(input, sel
 PASSWORD = "a long enough password"
 
 
+def sign_in(page: Page, user: User) -> None:
+    page.get_by_label("Username").fill(user.username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name=re.compile("log in", re.IGNORECASE)).click()
+
+
 @pytest.fixture
 def open_as(page: Page, server: LiveServer, live_db: None) -> Callable[..., Page]:
     """`open_as("editor", path)` signs somebody in through the form and opens a page of the admin."""
@@ -32,9 +40,7 @@ def open_as(page: Page, server: LiveServer, live_db: None) -> Callable[..., Page
     def open_as(role: str, path: str) -> Page:
         user = make_user(role=role, password=PASSWORD)
         page.goto(f"{server.url}/admin/login/?next={path}")
-        page.get_by_label("Username").fill(user.username)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name=re.compile("log in", re.IGNORECASE)).click()
+        sign_in(page, user)
         page.wait_for_url(f"{server.url}{path}")
         return page
 
@@ -115,6 +121,48 @@ def test_a_colleagues_text_is_shown_beside_ones_own(agent: Agent, open_as: Calla
     expect(page.get_by_label("Instructions (system prompt)")).to_have_value("My words.")
 
 
+def test_text_outlives_the_sign_in(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    prompt = page.get_by_label("Instructions (system prompt)")
+    prompt.fill("An hour of work.")
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_role("alert")).to_contain_text("You are signed out, so nothing was saved yet.")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Sign in in a new tab").click()
+    sign_in(opened.value, make_user(role="editor", password=PASSWORD))
+    expect(opened.value.get_by_role("heading", name="Agents")).to_be_visible()
+    expect(prompt).to_have_value("An hour of work.")
+    page.get_by_role("button", name="Save draft").dblclick()
+    expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
+    assert draft_of(agent).system_prompt == "An hour of work."
+
+
+def test_text_outlives_a_lost_network(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    page.get_by_label("Instructions (system prompt)").fill("On a train.")
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
+    assert draft_of(agent).system_prompt == "On a train."
+
+
+def test_a_role_is_given_with_a_tick(open_as: Callable[..., Page], server: LiveServer) -> None:
+    roles.create_groups()
+    person = make_user(role="")
+    page = open_as("superuser", f"/admin/auth/user/{person.pk}/change/")
+    page.get_by_label("Staff status").check()
+    page.get_by_label("editors").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.wait_for_url(re.compile(r"/admin/auth/user/(\?.*)?$"))
+    assert [group.name for group in person.groups.all()] == ["editors"]
+    assert User.objects.get(pk=person.pk).is_staff
+    assert page.errors == []
+
+
 def test_address_name_is_suggested(open_as: Callable[..., Page]) -> None:
     page = open_as("editor", "/admin/agents/agent/add/")
     page.get_by_label("Name required", exact=True).fill("Café & Crème Helper!")
@@ -130,7 +178,8 @@ def test_pages_fit_and_complain_of_nothing(scheme: str, width: int, agent: Agent
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     pages = ["change", "settings", "versions", "versions/1", "publish", "try"]
-    for path in ["", "agents/agent/", "agents/agent/import/", "agents/provider/", *(f"agents/agent/{agent.pk}/{name}/" for name in pages)]:
+    others = ["", "agents/agent/", "agents/agent/import/", "agents/provider/", "auth/user/", f"auth/user/{make_user().pk}/change/"]
+    for path in [*others, *(f"agents/agent/{agent.pk}/{name}/" for name in pages)]:
         page.goto(f"{server.url}/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate(NAMELESS_CONTROLS) == [], path
