@@ -69,7 +69,8 @@ class AgentAdmin(ModelAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
         agents = list(changelist.result_list)
-        for agent, glance in zip(agents, glance_at(agents, turns=turns_today([agent.slug for agent in agents])), strict=True):
+        glances = glance_at(agents, turns=turns_today([agent.slug for agent in agents]), may_try=may_edit_agents(request))
+        for agent, glance in zip(agents, glances, strict=True):
             agent.glance = glance
         changelist.result_list = agents
         return changelist

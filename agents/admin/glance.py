@@ -27,6 +27,7 @@ class Glance:
     provider: str
     is_demo: bool
     turns_today: int
+    may_try: bool
 
     @property
     def is_public(self) -> bool:
@@ -38,8 +39,11 @@ class Glance:
         return self.agent.is_active and self.agent.live_version_id is not None and self.is_public
 
 
-def glance_at(agents: Iterable[Agent], *, turns: dict[str, int]) -> list[Glance]:
-    """Return the glances of `agents` (loaded with their live version and its provider) in two queries, however many they are."""
+def glance_at(agents: Iterable[Agent], *, turns: dict[str, int], may_try: bool) -> list[Glance]:
+    """Return the glances of `agents` (loaded with their live version and its provider) in two queries, however many they are.
+
+    `may_try`: whether the person who looks may open *Try it*.
+    """
     agents = list(agents)
     drafts = {
         draft.agent_id: draft
@@ -48,10 +52,12 @@ def glance_at(agents: Iterable[Agent], *, turns: dict[str, int]) -> list[Glance]
         .defer("system_prompt", "greeting")
     }
     default = default_provider()
-    return [_glance(agent, draft=drafts.get(agent.pk), default=default, turns=turns.get(agent.slug, 0)) for agent in agents]
+    return [
+        _glance(agent, draft=drafts.get(agent.pk), default=default, turns=turns.get(agent.slug, 0), may_try=may_try) for agent in agents
+    ]
 
 
-def _glance(agent: Agent, *, draft: AgentVersion | None, default: Provider | None, turns: int) -> Glance:
+def _glance(agent: Agent, *, draft: AgentVersion | None, default: Provider | None, turns: int, may_try: bool) -> Glance:
     version = agent.live_version or draft
     provider = (version.provider if version else None) or default
     model = (version.model if version else "") or (provider.default_model if provider else "")
@@ -62,6 +68,7 @@ def _glance(agent: Agent, *, draft: AgentVersion | None, default: Provider | Non
         provider=provider.slug if provider else "no provider",
         is_demo=bool(provider and provider.is_demo),
         turns_today=turns,
+        may_try=may_try,
     )
 
 

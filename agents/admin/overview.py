@@ -74,7 +74,7 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     agents = list(Agent.objects.select_related("live_version__provider").order_by("slug")[:200])
     slugs = [agent.slug for agent in agents]
     turns = turns_today(slugs)
-    glances: list[Glance] = glance_at(agents, turns=turns)
+    glances: list[Glance] = glance_at(agents, turns=turns, may_try=may_edit_agents(request))
     return context | {
         "title": "Overview",
         "agents": glances,

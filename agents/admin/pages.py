@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, cast
 
@@ -61,9 +62,16 @@ def person_of(request: HttpRequest) -> AbstractBaseUser:
 def version_to_edit(agent: Agent) -> AgentVersion:
     """Return what an edit page starts from: the draft, else what is live, else the newest version.
 
-    An agent that somehow has none gets an empty draft, so that its pages work and the way on is to fill it in.
+    A published one comes without its note. An agent that somehow has none gets an empty draft, so that its pages work and
+    the way on is to fill it in.
     """
-    return draft_of(agent) or agent.live_version or agent.versions.order_by("-number").first() or start_draft(agent, author=None)
+    version = draft_of(agent) or agent.live_version or agent.versions.order_by("-number").first() or start_draft(agent, author=None)
+    if version.published_at is None:
+        return version
+    # A note says what its own version changed. On a copy: the page shows the live version, too.
+    version = copy(version)
+    version.note = ""
+    return version
 
 
 def render_page(request: HttpRequest, template: str, *, title: str, status: int = 200, **context: Any) -> HttpResponse:

@@ -149,3 +149,10 @@ def test_unusable_files_are_refused_in_words(content: bytes, editor: Client) -> 
     assert response.status_code == 422
     assert "Nothing was changed" in response.content.decode()
     assert not Agent.objects.exists()
+
+
+@pytest.mark.parametrize(("role", "may_try"), [("editor", True), ("operator", False)])
+@pytest.mark.parametrize("path", ["/admin/", "/admin/agents/agent/"])
+def test_try_it_is_offered_to_those_who_may(path: str, role: str, may_try: bool, sign_in: Callable[..., Client]) -> None:
+    agent = make_agent()
+    assert (f"/admin/agents/agent/{agent.pk}/try/" in sign_in(role).get(path).content.decode()) == may_try
