@@ -130,7 +130,7 @@ class Agent(models.Model):
     )
     name = models.CharField(max_length=100, help_text="What people see.")
     description = models.TextField(
-        blank=True, default="", max_length=1000, help_text="One or two sentences for colleagues: what this agent is for."
+        blank=True, default="", max_length=1000, help_text="One or two sentences that people see: what this agent is for."
     )
     is_active = models.BooleanField("active", default=True, help_text="Switched off, the agent answers nobody; nothing is deleted.")
     access = models.CharField("who may chat", max_length=6, choices=Access.choices, default=Access.PUBLIC)
@@ -165,7 +165,9 @@ class AgentVersion(models.Model):
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="versions", editable=False)
     number = models.PositiveIntegerField(editable=False)
     system_prompt = models.TextField(
-        max_length=100_000, help_text="Who the agent is, what it knows and how it speaks. Sent before every conversation, word for word."
+        "instructions (system prompt)",
+        max_length=100_000,
+        help_text="Who the agent is, what it knows and how it speaks. Sent before every conversation, word for word.",
     )
     greeting = models.TextField(
         blank=True, default="", max_length=2000, help_text="What the chat page shows before the first message. Not sent to the model."
@@ -182,13 +184,14 @@ class AgentVersion(models.Model):
         max_length=200, blank=True, default="", help_text="The model's name, such as gpt-6-luna. Empty: the provider's default model."
     )
     temperature = models.FloatField(
+        "liveliness (temperature)",
         null=True,
         blank=True,
         validators=[MinValueValidator(0.0), MaxValueValidator(2.0)],
         help_text="0 is steady, 1 lively, 2 wild. Empty: the model's own default.",
     )
     top_p = models.FloatField(
-        "top-p",
+        "word choice (top-p)",
         null=True,
         blank=True,
         validators=[MinValueValidator(0.01), MaxValueValidator(1.0)],

@@ -21,6 +21,7 @@ else:
 
 NO_PROMPT: Final = "Write at least one sentence: an agent without instructions does not know who it is."
 DEFAULT_PROVIDER: Final = "default"
+_BOUNDS: Final = {"min_value": "Enter at least %(limit_value)s.", "max_value": "Enter at most %(limit_value)s."}
 
 GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Personality", "Who the agent is and how it speaks.", ("system_prompt", "greeting")),
@@ -92,11 +93,6 @@ class DraftForm(VersionModelForm):
     class Meta:
         model = AgentVersion
         fields = VERSION_FIELDS
-        labels = {
-            "system_prompt": "Instructions (system prompt)",
-            "temperature": "Liveliness (temperature)",
-            "top_p": "Word choice (top-p)",
-        }
         widgets = {
             "system_prompt": _Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
             "greeting": _Textarea({"rows": 3}),
@@ -117,6 +113,8 @@ class DraftForm(VersionModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
+        for field in self.fields.values():
+            field.error_messages |= _BOUNDS
         self.fields["system_prompt"].error_messages["required"] = NO_PROMPT
         for name in ("system_prompt", "greeting"):
             cast("forms.CharField", self.fields[name]).strip = False

@@ -48,11 +48,13 @@ def compare_contents(old: Content | None, new: Content) -> list[FieldChange]:
     for name in content_fields():
         before, after = (old.fields[name] if old else None), new.fields[name]
         if before != after and (old or after not in (None, "")):
-            changes.append(_change(name, before, after))
+            changes.append(_change(name, before, after, is_first=old is None))
     fallbacks_before = old.fallbacks if old else ()
     if fallbacks_before != new.fallbacks:
         changes.append(
-            FieldChange(field="fallbacks", label="Fallback models", old=_fallbacks(fallbacks_before), new=_fallbacks(new.fallbacks))
+            FieldChange(
+                field="fallbacks", label="Fallback models", old=_fallbacks(fallbacks_before) if old else "", new=_fallbacks(new.fallbacks)
+            )
         )
     return changes
 
@@ -91,14 +93,14 @@ def _grouped(before: list[str], after: list[str]) -> Iterator[DiffLine]:
         yield DiffLine("gap", "")
 
 
-def _change(name: str, old: Any, new: Any) -> FieldChange:
+def _change(name: str, old: Any, new: Any, *, is_first: bool) -> FieldChange:
     field = next(field for field in AgentVersion._meta.concrete_fields if field.name == name)
     label = str(field.verbose_name)
     is_text = isinstance(field, models.TextField)
     return FieldChange(
         field=name,
         label=label[:1].upper() + label[1:],
-        old=_shown(field, old),
+        old="" if is_first else _shown(field, old),
         new=_shown(field, new),
         diff=diff_lines(old or "", new or "") if is_text else (),
     )

@@ -64,8 +64,8 @@ def test_fallbacks_are_kept_in_order_and_empty_rows_left_out(editor: Client, for
         ({"system_prompt": "  \n "}, "Write at least one sentence"),
         ({"system_prompt": ""}, "Write at least one sentence"),
         ({"system_prompt": "word " * 300, "prompt_budget_tokens": "200"}, "Raise this to at least"),
-        ({"temperature": "3"}, "less than or equal to 2"),
-        ({"top_p": "0"}, "greater than or equal to 0.01"),
+        ({"temperature": "3"}, "Enter at most 2.0."),
+        ({"top_p": "0"}, "Enter at least 0.01."),
         ({"max_output_tokens": "many"}, "whole number"),
         ({"provider": "987654"}, "valid choice"),
         ({"memory_enabled": "on", "memory_budget_tokens": "99999"}, "Choose less than"),
@@ -204,3 +204,14 @@ def test_basis_changes_with_every_save(db: None) -> None:
     draft.note = "Another"
     draft.save()
     assert basis_of(draft) != before
+
+
+def test_a_draft_begins_without_the_live_versions_note(editor: Client, form_of: FormOf) -> None:
+    agent = make_agent(note="Made the tone warmer.")
+    page = editor.get(address(agent))
+    assert page.context["form"]["note"].value() == ""
+    assert page.context["live"].note == "Made the tone warmer."
+    editor.post(address(agent), form_of(agent))
+    assert draft_of(agent) is None, "an unchanged form made a draft"
+    editor.post(address(agent), form_of(agent, system_prompt="Other words."))
+    assert draft_of(agent).note == ""

@@ -6,7 +6,7 @@ import time
 
 from agents.versions.comparison import DiffLine, compare, diff_lines
 from agents.versions.content import write_fallbacks
-from agents.versions.drafts import start_draft
+from agents.versions.drafts import draft_of, start_draft
 from tests.factories import make_agent, make_provider, make_version
 
 
@@ -75,3 +75,8 @@ def test_the_longest_texts_are_compared_quickly() -> None:
         started = time.monotonic()
         assert diff_lines(old, new)
         assert time.monotonic() - started < 3
+
+
+def test_a_first_version_replaces_nothing(db: None) -> None:
+    agent = make_agent(temperature=0.3, published=False)
+    assert {change.old for change in compare(None, draft_of(agent))} == {""}
