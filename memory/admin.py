@@ -6,6 +6,7 @@ has its own, complete way.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -45,12 +46,24 @@ class ReadOnlyAdmin(ModelAdmin):
 
 @admin.register(Conversation)
 class ConversationAdmin(ReadOnlyAdmin):
-    list_display = ("session_id", "agent", "person", "turn_count", "last_turn_at", "created_at")
+    list_display = ("last_turn", "agent", "turn_count", "person", "started", "session")
     list_filter = ("last_turn_at",)
     search_fields = ("session_id", "agent")
     search_help_text = "Search for an agent's address name or a session."
     ordering = ("-last_turn_at",)
     change_form_template = "admin/memory/transcript.html"
+
+    @admin.display(description="last turn (UTC)", ordering="last_turn_at")
+    def last_turn(self, conversation: Conversation) -> str:
+        return _shown(conversation.last_turn_at)
+
+    @admin.display(description="began (UTC)", ordering="created_at")
+    def started(self, conversation: Conversation) -> str:
+        return _shown(conversation.created_at)
+
+    @admin.display(description="session", ordering="session_id")
+    def session(self, conversation: Conversation) -> str:
+        return format_html('<span class="ca-id">{}</span>', conversation.session_id)
 
     @admin.display(description="person", ordering="subject_id")
     def person(self, conversation: Conversation) -> str:
@@ -73,14 +86,14 @@ class ConversationAdmin(ReadOnlyAdmin):
 
 @admin.register(Turn)
 class TurnAdmin(ReadOnlyAdmin):
-    list_display = ("started", "agent", "version", "session", "state_label", "prompt_tokens", "completion_tokens", "duration", "model")
+    list_display = ("started", "agent", "version", "state_label", "duration", "tokens", "model", "session")
     list_filter = ("state", "created_at")
     search_fields = ("=agent", "=request_id", "=conversation__session_id")
     search_help_text = "Search for an agent's address name, a session or a request id."
     ordering = ("-created_at",)
     fields = (
         "id", "session", "seq", "state", "agent", "version", "provider", "model", "message", "reply", "finish_reason", "error_code",
-        "prompt_tokens", "completion_tokens", "usage_estimated", "first_token_ms", "metadata", "request_id", "created_at", "finished_at",
+        "prompt_tokens", "completion_tokens", "usage_estimated", "first_token_ms", "metadata", "request_id", "started", "duration",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
@@ -91,18 +104,30 @@ class TurnAdmin(ReadOnlyAdmin):
 
     @admin.display(description="time (UTC)", ordering="created_at")
     def started(self, turn: Turn) -> str:
-        return turn.created_at.strftime("%d %b %Y, %H:%M:%S")
+        return _shown(turn.created_at)
 
     @admin.display(description="session")
     def session(self, turn: Turn) -> str:
         return format_html(
-            '<a href="{}">{}</a>', reverse("admin:memory_conversation_change", args=(turn.conversation_id,)), turn.conversation.session_id
+            '<a class="ca-id" href="{}">{}</a>',
+            reverse("admin:memory_conversation_change", args=(turn.conversation_id,)),
+            turn.conversation.session_id,
         )
 
     @admin.display(description="state", ordering="state")
     def state_label(self, turn: Turn) -> str:
-        return format_html('<span class="ca-label ca-label-{}">{}</span>', STATE_LABELS[TurnState(turn.state)], turn.get_state_display())
+        # The word alone: what it means stands on the turn's page.
+        return format_html('<span class="ca-label ca-label-{}">{}</span>', STATE_LABELS[TurnState(turn.state)], turn.state)
+
+    @admin.display(description="tokens in + out")
+    def tokens(self, turn: Turn) -> str:
+        counts = (turn.prompt_tokens, turn.completion_tokens)
+        return " + ".join("?" if count is None else str(count) for count in counts) if counts != (None, None) else "not known"
 
     @admin.display(description="took")
     def duration(self, turn: Turn) -> str:
         return f"{(turn.finished_at - turn.created_at).total_seconds():.1f} s" if turn.finished_at else "not yet"
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%d %b %Y, %H:%M:%S}"
