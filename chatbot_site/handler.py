@@ -9,6 +9,7 @@ cancels its view, bodies are bounded, exceptions become responses, middleware ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from io import BytesIO
@@ -93,20 +94,23 @@ class _Heartbeat:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._idle = True
+        self._clock = asyncio.get_running_loop().time
+        self._last_sent_at = self._clock()
         self._lock = asyncio.Lock()
 
     async def send(self, part: bytes) -> None:
-        self._idle = False
+        self._last_sent_at = self._clock()
         async with self._lock:
             await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def _beat(self) -> None:
-        while True:
-            self._idle = True
-            await asyncio.sleep(HEARTBEAT_S)
-            if self._idle:
-                await self.send(HEARTBEAT)
+        with contextlib.suppress(OSError):  # the connection broke: whoever sends the next part learns it too
+            while True:
+                silent_s = self._clock() - self._last_sent_at
+                if silent_s >= HEARTBEAT_S:
+                    await self.send(HEARTBEAT)
+                else:
+                    await asyncio.sleep(HEARTBEAT_S - silent_s)
 
     async def __aenter__(self) -> _Heartbeat:
         self._task = asyncio.create_task(self._beat())

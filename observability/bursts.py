@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from psycopg_pool import PoolTimeout
 
 P = ParamSpec("P")
@@ -23,6 +23,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Far above what a burst takes: a server that hangs (rather than refuses) must not hang every caller with it.
+DEADLINE_S: Final = 10.0
 _MAX_THREADS: Final = 8
 _threads = ThreadPoolExecutor(max_workers=_MAX_THREADS, thread_name_prefix="burst")
 
@@ -31,9 +33,14 @@ async def run_burst(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """Run `function` in one transaction on a thread and return its result; the connection goes back to the pool.
 
     Raises:
-        OperationalError: the database cannot be reached.
+        OperationalError: the database cannot be reached, or did not answer within `DEADLINE_S`.
     """
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(_in_transaction, partial(function, *args, **kwargs)))
+    work = asyncio.get_running_loop().run_in_executor(_threads, partial(_in_transaction, partial(function, *args, **kwargs)))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await work
+    except TimeoutError:
+        raise OperationalError(f"the database did not answer within {DEADLINE_S:.0f} s") from None
 
 
 def _in_transaction(function: Callable[[], T]) -> T:
@@ -46,8 +53,12 @@ def _in_transaction(function: Callable[[], T]) -> T:
         # The connection may have died with an earlier server, as may the others in the pool: drop them and try once more.
         connection.close()
         _drop_dead_connections()
-        with transaction.atomic():
-            return function()
+        try:
+            with transaction.atomic():
+                return function()
+        except IntegrityError as conflict:
+            # Most likely the first try was committed and only the word of it was lost.
+            raise OperationalError("the connection was lost while a transaction was being committed") from conflict
     finally:
         connection.close()
 

@@ -69,7 +69,7 @@ async def answer(question: Question) -> AsyncGenerator[ChatEvent, None]:
         UpstreamFailed: after `Started`: every model in the agent's chain failed, or the answer broke midway.
     """
     answering = await _answering_version(question)
-    check_message_fits(answering, question.message)
+    await check_message_fits(answering, question.message)
     if not answering.choices:
         raise NoModel
     with running_turns.admit():
@@ -110,13 +110,15 @@ class _Turn:
         self.owner, self.session_id = resolve_session(question.caller, question.session_id)
         self._question = question
         self._answering = answering
-        self._total_s = max(choice.provider.total_timeout_s for choice in answering.choices)
+        # Each model in the chain has its own time: one that hangs must not use up that of its fallbacks.
+        self._total_s = sum(choice.provider.total_timeout_s for choice in answering.choices)
         self._started_at = asyncio.get_running_loop().time()
         self._opening: asyncio.Future[OpenedTurn] | None = None
         self._messages: list[Message] = []
         self._parts: list[str] = []
         self._model_answer: ModelAnswer | None = None
         self._first_token_ms: int | None = None
+        self._was_cut = False
         self._ended = False
 
     async def open(self) -> OpenedTurn:
@@ -147,7 +149,7 @@ class _Turn:
     async def reply(self, opened: OpenedTurn) -> AsyncGenerator[str, None]:
         """Ask the model and yield its reply in pieces, no longer in all than CHAT_MAX_REPLY_CHARS."""
         answering, loop = self._answering, asyncio.get_running_loop()
-        self._messages = build_prompt(answering, message=self._question.message, recent=opened.recent)
+        self._messages = await build_prompt(answering, message=self._question.message, recent=opened.recent)
         request = ModelRequest(
             messages=self._messages,
             temperature=answering.temperature,
@@ -161,11 +163,12 @@ class _Turn:
         left_chars = settings.CHAT_MAX_REPLY_CHARS
         try:
             async for text in model_answer:
+                self._was_cut = len(text) > left_chars
                 self._parts.append(text[:left_chars])
                 yield text[:left_chars]
                 left_chars -= len(text)
-                if left_chars < 0:
-                    raise UpstreamFailed("the reply exceeds CHAT_MAX_REPLY_CHARS", retryable=False)
+                if self._was_cut:
+                    break
         finally:
             await model_answer.aclose()
 
@@ -239,13 +242,14 @@ class _Turn:
         model_answer = self._model_answer
         model = model_answer.model if model_answer else ""
         usage = model_answer.usage if model_answer else None
+        finish_reason = "length" if self._was_cut else model_answer.finish_reason if model_answer else ""
         return FinishedTurn(
             id=self.id,
             state=state,
             reply=reply,
             provider=model_answer.provider if model_answer else "",
             model=model,
-            finish_reason=model_answer.finish_reason if model_answer and state is TurnState.DONE else "",
+            finish_reason=finish_reason if state is TurnState.DONE else "",
             error_code=error_code,
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,

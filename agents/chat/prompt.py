@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,15 +24,18 @@ class MessageOverBudget(BadRequest):
     title = "Message too long for this agent"
 
 
-def check_message_fits(answering: Answering, message: str) -> None:
+async def check_message_fits(answering: Answering, message: str) -> None:
     """Refuse a message that leaves no room in the prompt budget even without any earlier turn.
 
     Raises:
         MessageOverBudget: says how many tokens the message has and how many are allowed.
     """
     budget = answering.prompt_budget_tokens - 2 * _TOKENS_PER_MESSAGE - _TOKENS_TO_BEGIN_THE_REPLY
-    if most_tokens(message) + most_tokens(answering.system_prompt) <= budget:
-        return
+    if most_tokens(message) + most_tokens(answering.system_prompt) > budget:
+        await asyncio.to_thread(_check_exactly, answering, message, budget)  # counting a long text takes a while
+
+
+def _check_exactly(answering: Answering, message: str, budget: int) -> None:
     model = _model(answering)
     allowed = max(0, budget - count_tokens_of_prompt(answering.system_prompt, model=model))
     if most_tokens(message) <= allowed:
@@ -47,13 +51,13 @@ def recent_chars(answering: Answering) -> int:
     return answering.prompt_budget_tokens * _CHARS_PER_TOKEN
 
 
-def build_prompt(answering: Answering, *, message: str, recent: Sequence[PastTurn]) -> list[Message]:
+async def build_prompt(answering: Answering, *, message: str, recent: Sequence[PastTurn]) -> list[Message]:
     """Return the messages to send. Whole turns are left out, the oldest first, until the rest fits the prompt budget."""
     system: Message = {"role": "system", "content": answering.system_prompt}
     newest: Message = {"role": "user", "content": message}
     if not recent:
         return [system, newest]
-    kept = _newest_that_fit(answering, message, recent)
+    kept = len(recent) if _all_fit(answering, message, recent) else await asyncio.to_thread(_newest_that_fit, answering, message, recent)
     history: list[Message] = []
     for turn in recent[len(recent) - kept :]:
         history.append({"role": "user", "content": turn.message})
@@ -66,14 +70,15 @@ def count_prompt_tokens(messages: Sequence[Message], *, model: str) -> int:
     return _TOKENS_TO_BEGIN_THE_REPLY + sum(_TOKENS_PER_MESSAGE + count_tokens(message["content"], model=model) for message in messages)
 
 
-def _newest_that_fit(answering: Answering, message: str, recent: Sequence[PastTurn]) -> int:
-    budget = answering.prompt_budget_tokens
-    fixed = [answering.system_prompt, message]
+def _all_fit(answering: Answering, message: str, recent: Sequence[PastTurn]) -> bool:
     framing = _TOKENS_TO_BEGIN_THE_REPLY + _TOKENS_PER_MESSAGE * (2 + 2 * len(recent))
-    if framing + sum(map(most_tokens, fixed)) + sum(most_tokens(turn.message) + most_tokens(turn.reply) for turn in recent) <= budget:
-        return len(recent)
+    texts = [answering.system_prompt, message, *(text for turn in recent for text in (turn.message, turn.reply))]
+    return framing + sum(map(most_tokens, texts)) <= answering.prompt_budget_tokens
+
+
+def _newest_that_fit(answering: Answering, message: str, recent: Sequence[PastTurn]) -> int:
     model = _model(answering)
-    left = budget - _TOKENS_TO_BEGIN_THE_REPLY - 2 * _TOKENS_PER_MESSAGE
+    left = answering.prompt_budget_tokens - _TOKENS_TO_BEGIN_THE_REPLY - 2 * _TOKENS_PER_MESSAGE
     left -= count_tokens_of_prompt(answering.system_prompt, model=model) + count_tokens(message, model=model)
     kept = 0
     for turn in reversed(recent):

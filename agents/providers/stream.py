@@ -47,15 +47,17 @@ class CompletionReader:
 
     Attributes:
         finished: the provider said that the answer is complete.
+        ended: it also said that nothing will follow, its usage included.
     """
 
-    __slots__ = ("_failure", "_rest", "finish_reason", "finished", "usage")
+    __slots__ = ("_failure", "_rest", "ended", "finish_reason", "finished", "usage")
 
     def __init__(self) -> None:
         self._rest = b""
         self._failure: UpstreamFailed | None = None
         self.finish_reason = ""
         self.finished = False
+        self.ended = False
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> str:
@@ -76,7 +78,7 @@ class CompletionReader:
                 continue  # blank lines, comments, and the event names that some servers add
             payload = line[5:].strip()
             if payload == b"[DONE]":
-                self.finished = True
+                self.finished = self.ended = True
             elif payload:
                 try:
                     texts.append(self._take(payload))

@@ -25,6 +25,7 @@ from observability.outbound import OutboundRefused, new_client
 
 # How long to wait for the usage, or for the end of the body, once the provider said that the answer is complete.
 _LINGER_S: Final = 2.0
+_LINGER_ENDED_S: Final = 0.05
 _MAX_JSON_BYTES: Final = 10_000_000
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # These vendors refuse `max_tokens` for their newer models; other servers know only that name.
@@ -95,7 +96,7 @@ class OpenAIWire:
 class WireAnswer:
     """An answer that arrives. A `ModelAnswer`."""
 
-    __slots__ = ("_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "_total_s", "model", "provider")
+    __slots__ = ("_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "model", "provider")
 
     def __init__(self, response: httpx2.Response, provider: ProviderSnapshot, model: str, deadline: float) -> None:
         self.provider = provider.slug
@@ -150,7 +151,7 @@ class WireAnswer:
 
     async def _next_within(self, silence_s: float, left_s: float) -> bytes:
         if self._reader.finished:
-            silence_s = min(silence_s, _LINGER_S)
+            silence_s = min(silence_s, _LINGER_ENDED_S if self._reader.ended else _LINGER_S)
         try:
             async with asyncio.timeout(min(silence_s, left_s)):
                 return await anext(self._chunks, b"") if self._reader.finished else await self._next_chunk()
@@ -185,7 +186,8 @@ def _client(provider: ProviderSnapshot) -> openai.AsyncOpenAI:
         api_key=key_of(provider) or "no-key-needed",
         http_client=_shared_client(),
         max_retries=0,
-        default_headers={"Accept-Encoding": "identity"},
+        # The SDK would send the organization and project in this process's environment to every provider.
+        default_headers={"Accept-Encoding": "identity", "OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},  # type: ignore[dict-item] # the SDK removes these
     )
 
 

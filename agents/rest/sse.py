@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -32,6 +32,20 @@ class EventStreamRenderer(BaseRenderer):
         return _encode(data)
 
 
+class EventStreamResponse(StreamingHttpResponse):
+    """A stream whose own generator is iterated, and closed by whoever iterates it.
+
+    Django wraps a generator in two more and closes only the outermost; the rest is left to the garbage collector.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, content_type=MEDIA_TYPE)
+        self._events = events
+
+    def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        return self._events
+
+
 async def stream_events(question: Question, request_id: str) -> HttpResponseBase:
     """Return the turn as an event stream: `start`, `delta`…, then `done` or `error`.
 
@@ -40,13 +54,13 @@ async def stream_events(question: Question, request_id: str) -> HttpResponseBase
     """
     events = answer(question)
     started = cast("Started", await anext(events))
-    response = StreamingHttpResponse(_as_text(started, events, request_id), content_type=MEDIA_TYPE)
+    response = EventStreamResponse(_as_text(started, events, request_id))
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _as_text(started: Started, events: AsyncGenerator[ChatEvent, None], request_id: str) -> AsyncIterator[bytes]:
+async def _as_text(started: Started, events: AsyncGenerator[ChatEvent, None], request_id: str) -> AsyncGenerator[bytes, None]:
     message_id = str(started.message_id)
     number = 0
     async with aclosing(events):

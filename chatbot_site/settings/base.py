@@ -218,7 +218,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
             # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
             "prepare_threshold": None,
             "connect_timeout": 3,
-            "pool": {"min_size": 1, "max_size": environment.database_pool_size, "timeout": 3, "max_idle": 120, "reconnect_timeout": 10},
+            "pool": {"min_size": 1, "max_size": environment.database_pool_size, "timeout": 2, "max_idle": 120, "reconnect_timeout": 10},
         }
     allowed_outbound = set(environment.outbound_allowed_hosts)
     # Named by the operator, in the environment: the same trust as OUTBOUND_ALLOWED_HOSTS.

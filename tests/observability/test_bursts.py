@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection
 
+from observability import bursts
 from observability.bursts import GroupCommit, run_burst
 from tests.waiting import eventually
 
@@ -178,3 +179,26 @@ def test_a_database_that_is_away_is_an_operational_error(table: None) -> None:
 
     asyncio.run(run())
     assert len(attempts) <= 8  # each batch is tried twice, and never item by item
+
+
+def test_a_database_that_hangs_is_given_up(table: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(3)")
+
+    monkeypatch.setattr(bursts, "DEADLINE_S", 0.3)
+    with pytest.raises(OperationalError, match="did not answer within"):
+        asyncio.run(run_burst(hang))
+
+
+def test_a_commit_of_unknown_outcome_is_an_outage_and_not_a_fault_of_the_caller(table: None) -> None:
+    tries = []
+
+    def lose_the_word_of_a_commit() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OperationalError("server closed the connection unexpectedly")
+        raise IntegrityError("duplicate key value violates unique constraint")
+
+    with pytest.raises(OperationalError, match="while a transaction was being committed"):
+        asyncio.run(run_burst(lose_the_word_of_a_commit))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agents.chat.prompt import MessageOverBudget, build_prompt, check_message_fits, count_prompt_tokens, recent_chars
+from agents.chat import prompt as prompts
+from agents.chat.prompt import MessageOverBudget, count_prompt_tokens, recent_chars
+from agents.providers.base import Message
 from agents.versions.live import Answering, ModelChoice, ProviderSnapshot
 from memory.api import PastTurn
 
@@ -41,6 +45,14 @@ def answering(*, budget: int, system_prompt: str = "Be brief.", model: str = "gp
         max_output_tokens=10,
         prompt_budget_tokens=budget,
     )
+
+
+def build_prompt(agent: Answering, *, message: str, recent: list[PastTurn]) -> list[Message]:
+    return asyncio.run(prompts.build_prompt(agent, message=message, recent=recent))
+
+
+def check_message_fits(agent: Answering, message: str) -> None:
+    asyncio.run(prompts.check_message_fits(agent, message))
 
 
 @given(budget=BUDGET, system_prompt=TEXT, message=TEXT, recent=TURNS, model=st.sampled_from(["gpt-4o", "gpt-4", "other", ""]))

@@ -278,3 +278,10 @@ def test_a_hundred_aborted_streams_leave_no_connection(upstream: Upstream) -> No
         await asyncio.to_thread(eventually, lambda: connections_to(upstream) == 0, what="every connection closed", timeout_s=2)
 
     asyncio.run(run())
+
+
+def test_the_account_in_the_environment_is_told_to_no_provider(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-ours")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-ours")
+    ask(provider(upstream))
+    assert not [name for name in upstream.calls[0].headers if name.lower().startswith("openai-")]

@@ -101,11 +101,24 @@ def test_a_stream_without_end_meets_the_total_timeout(make_chat_agent, upstream,
 def test_an_endless_reply_is_cut_at_the_longest_one_allowed(make_chat_agent, upstream, start_server):
     upstream.script(Reply(chunks=["x" * 1000], never_ends=True))
     agent = make_chat_agent(upstream)
-    with start_server(CHAT_MAX_REPLY_CHARS="5000").client() as client:
+    with start_server(CHAT_MAX_REPLY_CHARS="5500").client() as client:
         response = client.post(f"/api/chat/{agent.slug}", json={"message": "Go", "stream": True})
-    assert '"status":502' in response.text
+    assert '"finish_reason":"length"' in response.text
     upstream.wait_for_disconnect(timeout_s=1)
-    assert turn_of(agent).reply == "x" * 5000
+    turn = turn_of(agent)
+    assert (turn.state, turn.reply, turn.finish_reason) == (TurnState.DONE, "x" * 5500, "length")
+    assert turn.usage_estimated
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_model_that_hangs_leaves_its_fallback_time_to_answer(make_chat_agent, upstream, open_upstream, api, stream):
+    upstream.script(Silence())
+    other = open_upstream()
+    other.script(Reply("I am the fallback"))
+    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 0.5, "total_timeout_s": 0.5}, fallbacks=[(other, "second")])
+    response = api.post(f"/api/chat/{agent.slug}", json={"message": "Hello", "stream": stream})
+    assert "I am the fallback" in response.text
+    upstream.wait_for_disconnect(timeout_s=1)
 
 
 @pytest.mark.parametrize("cut", ["fin", "rst"])
