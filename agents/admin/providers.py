@@ -98,6 +98,21 @@ class ProviderAdmin(ModelAdmin):
         providers: QuerySet[Provider] = super().get_queryset(request).annotate(agents=Count("versions__agent", distinct=True))
         return providers
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Provider | None:
+        found: Provider | None = super().get_object(request, object_id, from_field)
+        if found is None or request.method != "POST":
+            return found
+        # One change of a provider at a time, from the check to the save (Django runs both in one transaction): otherwise a form
+        # that was checked after a colleague's "forget the key" could write back the key it had read before, to a new address.
+        Provider.objects.select_for_update().filter(pk=found.pk).first()
+        locked: Provider | None = super().get_object(request, object_id, from_field)
+        return locked
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        # A list that can be filtered by a column tells what the column holds, letter by letter.
+        allowed: bool = super().lookup_allowed(lookup, value, request)
+        return allowed and not lookup.startswith("encrypted_key")
+
     def get_fieldsets(self, request: HttpRequest, obj: Provider | None = None) -> list[tuple[str | None, dict[str, Any]]]:
         key: dict[str, Any] = {"fields": ["key_source"] if _is_kept(obj) else ["key_variable", "key"]}
         if obj and not _is_kept(obj) and _stored_key(obj):

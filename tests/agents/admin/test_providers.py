@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 
 from agents.models import Provider
 from agents.providers.keys import key_of, seal
-from tests.factories import make_agent, make_provider
+from tests.factories import make_agent, make_provider, make_user, unique
+from tests.waiting import eventually
 
 LIST = "/admin/agents/provider/"
 CANARY = "sk-canary-4f7d1c"
@@ -139,3 +142,38 @@ def test_providers_in_use_are_not_deleted(sign_in: Callable[..., Client]) -> Non
     assert superuser.post(f"{LIST}{provider.pk}/delete/", {"post": "yes"}).status_code in (200, 403)
     superuser.post(LIST, {"action": "delete_selected", "_selected_action": [provider.pk], "post": "yes"})
     assert Provider.objects.filter(pk=provider.pk).exists()
+
+
+def test_a_change_waits_for_a_colleagues_and_never_writes_an_older_key_back(live_db: None) -> None:
+    provider = make_provider(slug=unique("vendor"), base_url="https://api.vendor.example/v1", encrypted_key=seal(CANARY))
+    operator = Client(headers={"accept": "text/html"})
+    operator.force_login(make_user(role="operator"))
+    moved = fields(slug=provider.slug, base_url="https://elsewhere.example/v1")
+
+    def post() -> int:
+        try:
+            return operator.post(f"{LIST}{provider.pk}/change/", moved).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        with transaction.atomic():
+            # A colleague moves the provider and forgets its key, and has not committed yet.
+            Provider.objects.filter(pk=provider.pk).update(base_url=moved["base_url"], encrypted_key="")
+            status = pool.submit(post)
+            eventually(lambda: status.done() or _somebody_waits(), what="the change waits for the colleague's")
+        assert status.result(30) == 302
+    provider.refresh_from_db()
+    assert (provider.base_url, provider.encrypted_key) == (moved["base_url"], "")
+
+
+def _somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+        return bool(cursor.fetchone()[0])
+
+
+def test_the_list_cannot_be_asked_what_a_stored_key_looks_like(operator: Client) -> None:
+    make_provider(encrypted_key=seal(CANARY))
+    assert operator.get(f"{LIST}?encrypted_key__startswith=gAAAA").status_code == 400
+    assert operator.get(f"{LIST}?slug__startswith=p").status_code == 200
