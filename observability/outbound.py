@@ -27,6 +27,8 @@ _MOST_ERROR_BYTES: Final = 64 * 1024
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
 _6TO4: Final = ipaddress.ip_network("2002::/16")
+# IETF protocol assignments: no servers for others there, but clouds keep metadata in it. Older Pythons call most of it global.
+_PROTOCOL_ASSIGNMENTS: Final = ipaddress.ip_network("192.0.0.0/24")
 
 
 class OutboundRefused(httpx2.ConnectError):
@@ -50,7 +52,7 @@ def is_public(address: str) -> bool:
         # 6to4 and Teredo wrap an IPv4 address too, but nobody serves from one any more: those are not public either.
         if ip not in _GLOBAL_UNICAST or ip in _6TO4:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and ip not in _PROTOCOL_ASSIGNMENTS
 
 
 def is_allowed_by_operator(host: str, port: int) -> bool:
