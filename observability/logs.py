@@ -24,7 +24,10 @@ def logging_settings(*, level: str, json: bool) -> dict[str, Any]:
         cache_logger_on_first_use=True,
     )
     renderer: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if json else [structlog.dev.ConsoleRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if json
+        # Its own way of showing exceptions prints local variables too: messages, keys, passwords.
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     return {
         "version": 1,
