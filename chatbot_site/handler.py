@@ -28,6 +28,8 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": keep-alive\n\n"
+# A client that takes nothing for so long has left, whatever its connection says.
+STALLED_S: Final = 60.0
 
 
 class ClientLeft(Exception):
@@ -63,6 +65,8 @@ class ApiHandler(ASGIHandler):
             assert response is not None
             await self._send(response, send)
             response.close()
+        except ClientLeft:
+            pass
         except asyncio.CancelledError:
             if not watcher.done():  # the server itself is stopping
                 raise
@@ -83,17 +87,28 @@ class ApiHandler(ASGIHandler):
         if not isinstance(response, StreamingHttpResponse):
             await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
             return
-        async with aclosing(aiter(response)) as parts, _Heartbeat(send) as heartbeat:  # type: ignore[type-var]
-            async for part in parts:
-                await heartbeat.send(part)
+        heartbeat = _Heartbeat(send)
+        try:
+            async with aclosing(aiter(response)) as parts, heartbeat:  # type: ignore[type-var]
+                async for part in parts:
+                    await heartbeat.send(part)
+        except asyncio.CancelledError:
+            if heartbeat.client_stalled:
+                raise ClientLeft from None
+            raise
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Heartbeat:
-    """Sends a stream's parts, and an SSE comment whenever none was sent for `HEARTBEAT_S`: proxies close silent streams."""
+    """Sends a stream's parts, and an SSE comment whenever none was sent for `HEARTBEAT_S`: proxies close silent streams.
+
+    Where the client takes nothing for `STALLED_S`, the stream's task is cancelled: an answer that nobody reads must not hold
+    its place, and the model's, for as long as somebody keeps the connection open.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.client_stalled = False
         self._clock = asyncio.get_running_loop().time
         self._last_sent_at = self._clock()
         self._lock = asyncio.Lock()
@@ -105,14 +120,28 @@ class _Heartbeat:
 
     async def _beat(self) -> None:
         with contextlib.suppress(OSError):  # the connection broke: whoever sends the next part learns it too
-            while True:
-                silent_s = self._clock() - self._last_sent_at
-                if silent_s >= HEARTBEAT_S:
-                    await self.send(HEARTBEAT)
-                else:
+            while (silent_s := self._clock() - self._last_sent_at) < STALLED_S:
+                if silent_s < HEARTBEAT_S:
                     await asyncio.sleep(HEARTBEAT_S - silent_s)
+                elif self._lock.locked():  # the client has not taken the last part yet
+                    await asyncio.sleep(min(HEARTBEAT_S, STALLED_S - silent_s))
+                else:
+                    await self._send_heartbeat()
+            self._give_up()
+
+    async def _send_heartbeat(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STALLED_S):
+                await self.send(HEARTBEAT)
+
+    def _give_up(self) -> None:
+        self.client_stalled = True
+        self._stream.cancel()
 
     async def __aenter__(self) -> _Heartbeat:
+        task = asyncio.current_task()
+        assert task is not None
+        self._stream = task
         self._task = asyncio.create_task(self._beat())
         return self
 
