@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler
 from django.db import Error as DatabaseError
 
 from agents.chat.running import running_turns
-from chatbot_site.handler import ApiHandler, Receive, Send
-from memory.api import interrupt_left_behind_turns
+from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
+from memory.api import end_left_behind_turns
 from observability.api import run_burst
 from observability.outbound import close_clients
 
@@ -23,14 +22,17 @@ log = structlog.get_logger(__name__)
 _SWEEP_EVERY_S: Final = 60.0
 
 _api = ApiHandler()
-_pages = ASGIHandler()
+_pages = PageHandler()
 # Django's documentation pages come from the API's prefix, but are pages: they need static files and the page's policy.
 _PAGES_UNDER_API: Final = ("/api/docs", "/api/schema")
 
 
 async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """The ASGI application."""
     if scope["type"] == "lifespan":
         await _live(receive, send)
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
     elif scope["path"].startswith(settings.API_PREFIXES) and not scope["path"].startswith(_PAGES_UNDER_API):
         await _api(scope, receive, send)
     else:
@@ -55,6 +57,6 @@ async def _live(receive: Receive, send: Send) -> None:
 async def _sweep_left_behind_turns() -> None:
     while True:
         with contextlib.suppress(DatabaseError):
-            if count := await run_burst(interrupt_left_behind_turns):
+            if count := await run_burst(end_left_behind_turns):
                 log.warning("ended turns that a dead process had left behind", count=count)
         await asyncio.sleep(_SWEEP_EVERY_S)

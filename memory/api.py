@@ -9,8 +9,8 @@ from memory.turns import (
     NewTurn,
     OpenedTurn,
     PastTurn,
+    end_left_behind_turns,
     finish_turns,
-    interrupt_left_behind_turns,
     open_turns,
 )
 
@@ -23,8 +23,8 @@ __all__ = [
     "PastTurn",
     "TurnState",
     "breakages_today",
+    "end_left_behind_turns",
     "finish_turns",
-    "interrupt_left_behind_turns",
     "open_turns",
     "turns_by_day",
     "turns_today",

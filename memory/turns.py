@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from memory.models import TurnState
 
@@ -42,6 +43,8 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class PastTurn:
+    """What was asked and answered before, for the prompt."""
+
     message: str
     reply: str
 
@@ -129,7 +132,7 @@ _FINISH_TURNS: Final = """
     WHERE turn.id = done.id AND turn.state = 'running'
     RETURNING turn.id
 """
-_INTERRUPT_LEFT_BEHIND: Final = """
+_END_LEFT_BEHIND: Final = """
     UPDATE memory_turn SET state = 'failed', error_code = 'left-behind', finished_at = now()
     WHERE id IN (SELECT id FROM memory_turn WHERE state = 'running' AND deadline_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """
@@ -178,21 +181,27 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [turn.deadline_at for turn in turns],
             ],
         )
-        recent: defaultdict[int, list[PastTurn]] = defaultdict(list)
-        continued = [position for position, (_, seq) in enumerate(places) if seq > 1 and turns[position].recent_turns > 0]
-        if continued:
-            cursor.execute(
-                _RECENT_TURNS,
-                [
-                    [places[position][0] for position in continued],
-                    [places[position][1] for position in continued],
-                    [turns[position].recent_turns for position in continued],
-                    [turns[position].recent_chars for position in continued],
-                ],
-            )
-            for ordinal, message, reply in cursor.fetchall():
-                recent[continued[ordinal - 1]].append(PastTurn(message, reply))
+        recent = _recent_turns(cursor, turns, places)
     return [OpenedTurn(*places[position], tuple(recent[position])) for position in range(len(turns))]
+
+
+def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> defaultdict[int, list[PastTurn]]:
+    """Return the finished turns before each turn at `places` (conversation, seq), by its position in `turns`."""
+    recent: defaultdict[int, list[PastTurn]] = defaultdict(list)
+    continued = [position for position, (_, seq) in enumerate(places) if seq > 1 and turns[position].recent_turns > 0]
+    if continued:
+        cursor.execute(
+            _RECENT_TURNS,
+            [
+                [places[position][0] for position in continued],
+                [places[position][1] for position in continued],
+                [turns[position].recent_turns for position in continued],
+                [turns[position].recent_chars for position in continued],
+            ],
+        )
+        for ordinal, message, reply in cursor.fetchall():
+            recent[continued[ordinal - 1]].append(PastTurn(message, reply))
+    return recent
 
 
 def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
@@ -218,8 +227,8 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
     return [turn.id in finished for turn in turns]
 
 
-def interrupt_left_behind_turns() -> int:
+def end_left_behind_turns() -> int:
     """End turns whose process died before it could; return how many. Safe to run in several processes at once."""
     with connection.cursor() as cursor:
-        cursor.execute(_INTERRUPT_LEFT_BEHIND)
+        cursor.execute(_END_LEFT_BEHIND)
         return int(cursor.rowcount)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from memory.api import FinishedTurn, NewTurn, OpenedTurn, PastTurn, TurnState, finish_turns, interrupt_left_behind_turns, open_turns
+from memory.api import FinishedTurn, NewTurn, OpenedTurn, PastTurn, TurnState, end_left_behind_turns, finish_turns, open_turns
 from memory.models import Conversation, Subject, Turn
 from observability.api import GroupCommit
 from tests.factories import unique
@@ -244,7 +244,7 @@ def test_turns_left_behind_are_ended_and_others_are_not(db: None) -> None:
     overdue, running = new_turn(unique("s"), late_s=-1), new_turn(unique("s"))
     open_turns([overdue, running])
     finished = say(unique("s"), "done", late_s=-1)
-    assert interrupt_left_behind_turns() >= 1
+    assert end_left_behind_turns() >= 1
     left = Turn.objects.get(pk=overdue.id)
     assert (left.state, left.error_code, left.finished_at is not None) == ("failed", "left-behind", True)
     assert Turn.objects.get(pk=running.id).state == "running"
@@ -255,7 +255,7 @@ def test_turns_left_behind_are_ended_and_others_are_not(db: None) -> None:
 def test_many_sweepers_at_once_end_each_turn_once(live_db: None) -> None:
     turns = [new_turn(unique("s"), late_s=-1) for _ in range(100)]
     with transaction.atomic():
-        interrupt_left_behind_turns()
+        end_left_behind_turns()
         open_turns(turns)
     barrier = threading.Barrier(4)
 
@@ -263,7 +263,7 @@ def test_many_sweepers_at_once_end_each_turn_once(live_db: None) -> None:
         barrier.wait(10)
         try:
             with transaction.atomic():
-                return interrupt_left_behind_turns()
+                return end_left_behind_turns()
         finally:
             connections.close_all()
 
