@@ -12,11 +12,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
-from agents.chat.tokens import count_tokens
 from agents.models import Agent, AgentVersion, Provider
 from agents.versions.content import write_fallbacks
 from agents.versions.drafts import discard_draft, draft_of, lock_agent, start_draft
 from agents.versions.publishing import default_provider
+from observability.api import count_tokens
 
 from .forms import DEFAULT_PROVIDER, GROUPS, VERSION_FIELDS, DraftForm, chosen_fallbacks, fallback_forms
 from .pages import agent_url, for_editors, for_viewers, person_of, render_agent_page, version_to_edit

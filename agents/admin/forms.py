@@ -8,10 +8,10 @@ from django import forms
 from django.core.exceptions import ValidationError
 from unfold import widgets
 
-from agents.chat.tokens import count_tokens
 from agents.models import Agent, AgentVersion, Provider
 from agents.versions.content import MAX_FALLBACKS
 from agents.versions.publishing import default_provider
+from observability.api import count_tokens
 
 if TYPE_CHECKING:
     AgentModelForm = forms.ModelForm[Agent]

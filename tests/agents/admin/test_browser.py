@@ -11,9 +11,9 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from agents import roles
-from agents.chat.tokens import count_tokens
 from agents.models import Agent
 from agents.versions.drafts import draft_of, start_draft
+from observability.api import count_tokens
 from tests.factories import make_user, make_version
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
