@@ -37,6 +37,7 @@ def anonymous(address: str) -> Caller:
 
 
 def editor(user_id: int) -> Caller:
+    """Return somebody who tries a draft in the admin: may use every agent, and has sessions of their own."""
     return Caller(owner=f"editor:{user_id}", is_editor=True)
 
 

@@ -114,6 +114,8 @@ class Provider(models.Model):
 
 
 class Access(models.TextChoices):
+    """Who may chat with an agent."""
+
     PUBLIC = "public", "public: anyone may chat"
     KEY = "key", "key only: callers need an API key"
 
@@ -155,6 +157,8 @@ class Agent(models.Model):
 
 
 class MemoryScope(models.TextChoices):
+    """Whose earlier words an agent may remember."""
+
     SESSION = "session", "this conversation"
     USER = "user", "this person, in every conversation"
 

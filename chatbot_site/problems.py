@@ -115,6 +115,7 @@ def answer_drf_exception(error: Exception, context: dict[str, Any]) -> HttpRespo
 
 
 def answer_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """CSRF_FAILURE_VIEW. The four below are Django's handler400 to handler500."""
     return _answer(request, Forbidden("The form was open for too long or cookies are off. Go back, reload the page and send it again."))
 
 

@@ -46,6 +46,8 @@ class ReadOnlyAdmin(ModelAdmin):
 
 @admin.register(Conversation)
 class ConversationAdmin(ReadOnlyAdmin):
+    """Conversations, the one with the newest turn first; each opens as a transcript."""
+
     list_display = ("last_turn", "agent", "turn_count", "person", "started", "session")
     list_filter = ("last_turn_at",)
     search_fields = ("session_id", "agent")
@@ -86,6 +88,8 @@ class ConversationAdmin(ReadOnlyAdmin):
 
 @admin.register(Turn)
 class TurnAdmin(ReadOnlyAdmin):
+    """Single turns: which version and model answered, how it ended, and how long it took."""
+
     list_display = ("started", "agent", "version", "state_label", "duration", "tokens", "model", "session")
     list_filter = ("state", "created_at")
     search_fields = ("=agent", "=request_id", "=conversation__session_id")

@@ -46,6 +46,8 @@ class Conversation(models.Model):
 
 
 class TurnState(models.TextChoices):
+    """How far a turn is, or how it ended (docs/chat-request.md)."""
+
     RUNNING = "running", "running"
     DONE = "done", "done"
     CANCELLED = "cancelled", "cancelled: the client left"

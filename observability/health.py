@@ -42,6 +42,7 @@ _checks: dict[str, HealthCheck] = {}
 
 
 def register_health_check(check: HealthCheck) -> None:
+    """Make `check` a part of readiness; one of the same name replaces it."""
     _checks[check.name] = check
 
 

@@ -16,6 +16,7 @@ _TIMEOUT_S: Final = 1.0
 
 
 def register_store_checks() -> None:
+    """Register the checks of both stores; observability's `ready()` calls it."""
     register_health_check(HealthCheck("database", _check_database))
     register_health_check(HealthCheck("migrations", _check_migrations))
     # Redis holds only what may be lost, and chat answers without it: a failure there must not take every replica away.

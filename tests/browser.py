@@ -72,7 +72,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     context.set_default_timeout(10_000)
     page = context.new_page()
     errors: list[str] = []
-    page.errors = errors  # type: ignore[attr-defined] - a plain list on the object that the test already holds
+    page.errors = errors  # a plain list on the object that the test already holds
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     expect.set_options(timeout=10_000)

@@ -29,6 +29,8 @@ from .permissions import may_add_agents, may_edit_agents
 
 @admin.register(Agent)
 class AgentAdmin(ModelAdmin):
+    """The list of agents, and the addresses of every page of one."""
+
     list_display = ("agent", "state", "access", "answers", "turns", "links")
     list_display_links = None
     search_fields = ("name", "slug")

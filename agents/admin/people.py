@@ -24,6 +24,8 @@ admin.site.unregister(Group)
 
 @admin.register(User)
 class PersonAdmin(UserAdmin, ModelAdmin):
+    """People who sign in here; a role is a tick."""
+
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -61,4 +63,4 @@ class PersonAdmin(UserAdmin, ModelAdmin):
 
 @admin.register(Group)
 class RoleAdmin(BaseGroupAdmin, ModelAdmin):
-    pass
+    """Roles. Those of `agents.roles` get their permissions back at every set-up; others stay as they are."""

@@ -10,6 +10,8 @@ from observability.errors import ChatbotError
 
 
 class Message(TypedDict):
+    """One message of a prompt, as the OpenAI protocol has it."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
@@ -57,6 +59,8 @@ class ModelAnswer(Protocol):
 
 
 class ChatModel(Protocol):
+    """Anything that answers: a provider's model, or a wrapper around others."""
+
     async def start(self, request: ModelRequest) -> ModelAnswer:
         """Return the answer once its first words are there.
 
@@ -82,12 +86,16 @@ class UpstreamFailed(ChatbotError):
 
 
 class UpstreamTimedOut(UpstreamFailed):
+    """One of the provider's timeouts passed."""
+
     code = "upstream-timed-out"
     status = 504
     remedy = "The model behind this agent took too long. Try again in a moment, or with a shorter message."
 
 
 class NoModel(ChatbotError):
+    """Neither the version nor the default provider names a model."""
+
     code = "no-model"
     status = 502
     title = "Failed to process message"

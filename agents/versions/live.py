@@ -22,6 +22,8 @@ _SLUG: Final = re.compile(SLUG_PATTERN)
 
 
 class AgentNotFound(NotFound):
+    """No such agent, or not one this caller may use: the two look alike."""
+
     code = "agent-not-found"
     title = "Agent not found"
     remedy = "Check the agent's name; GET /api/agents lists those you may use."
@@ -44,6 +46,8 @@ class ProviderSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
+    """A link of the chain: a provider and the model to ask it for."""
+
     provider: ProviderSnapshot
     model: str
 
@@ -113,6 +117,11 @@ class LiveVersions:
 
 
 def load_live(slug: str) -> Answering:
+    """Read the live version of the active agent `slug` from the database.
+
+    Raises:
+        AgentNotFound: no such agent, or it is switched off or never published.
+    """
     agent = Agent.objects.select_related("live_version__provider").filter(slug=slug, is_active=True).first()
     if agent is None or agent.live_version is None:
         raise AgentNotFound
@@ -144,6 +153,7 @@ def list_live() -> list[Answering]:
 
 
 def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
+    """Return everything a turn needs of `version`, with the default provider where it names none."""
     chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.select_related("provider"))]
     default = Provider.objects.filter(is_default=True).first()
     choices: list[ModelChoice] = []

@@ -97,7 +97,7 @@ def test_somebody_without_an_account_can_be_the_actor(db: None) -> None:
     agent = make_agent(published=False)
     draft = draft_of(agent)
     assert draft is not None
-    assert publish(draft, actor=AnonymousUser()).actor is None  # type: ignore[arg-type]
+    assert publish(draft, actor=AnonymousUser()).actor is None
 
 
 def test_a_version_is_published_once(db: None) -> None:
