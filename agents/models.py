@@ -28,6 +28,10 @@ validate_variable_name = RegexValidator(
 )
 
 
+# Django's own sentences for numbers say "Ensure this value is less than or equal to".
+OUT_OF_BOUNDS: Final = {"min_value": "Enter at least %(limit_value)s.", "max_value": "Enter at most %(limit_value)s."}
+
+
 def validate_base_url(url: str) -> None:
     """Accept http and https addresses of any host: `URLValidator` refuses the one-word names of container networks.
 

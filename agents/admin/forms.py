@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from unfold import widgets
 
-from agents.models import Agent, AgentVersion, Provider
+from agents.models import OUT_OF_BOUNDS, Agent, AgentVersion, Provider
 from agents.versions.content import MAX_FALLBACKS
 from agents.versions.publishing import default_provider
 from observability.api import count_tokens
@@ -21,7 +21,6 @@ else:
 
 NO_PROMPT: Final = "Write at least one sentence: an agent without instructions does not know who it is."
 DEFAULT_PROVIDER: Final = "default"
-_BOUNDS: Final = {"min_value": "Enter at least %(limit_value)s.", "max_value": "Enter at most %(limit_value)s."}
 
 GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Personality", "Who the agent is and how it speaks.", ("system_prompt", "greeting")),
@@ -114,7 +113,7 @@ class DraftForm(VersionModelForm):
         super().__init__(*args, **kwargs)
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
         for field in self.fields.values():
-            field.error_messages |= _BOUNDS
+            field.error_messages |= OUT_OF_BOUNDS
         self.fields["system_prompt"].error_messages["required"] = NO_PROMPT
         for name in ("system_prompt", "greeting"):
             cast("forms.CharField", self.fields[name]).strip = False

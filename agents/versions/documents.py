@@ -132,7 +132,7 @@ def _apply(document: AgentDocument, *, author: AbstractBaseUser | None, publish:
         _check_replaceable(draft, author=author, replace_draft=replace_draft)
     changes = _changes(live if publish else (draft or live or published), wanted)
     draft = start_draft(agent, author=author)
-    _write(draft, document, providers)
+    _write(draft, document, author=author, providers=providers)
     if publish:
         publish_draft(draft, actor=author)
     return Applied(agent.slug, "published" if publish else "drafted", draft.number, agent_changes, changes)
@@ -142,7 +142,7 @@ def _create(document: AgentDocument, *, author: AbstractBaseUser | None, publish
     agent = create_agent(slug=document.slug, name=document.name, description=document.description, access=document.access, author=author)
     Agent.objects.filter(pk=agent.pk).update(is_active=document.active)
     draft = start_draft(agent, author=author)
-    _write(draft, document, providers)
+    _write(draft, document, author=author, providers=providers)
     if publish:
         publish_draft(draft, actor=author)
     changes = _changes(None, content_in(document))
@@ -161,7 +161,10 @@ def _apply_to_agent(document: AgentDocument, agent: Agent) -> tuple[FieldChange,
     return tuple(changes)
 
 
-def _write(draft: AgentVersion, document: AgentDocument, providers: dict[str, int]) -> None:
+def _write(draft: AgentVersion, document: AgentDocument, *, author: AbstractBaseUser | None, providers: dict[str, int]) -> None:
+    if not _says(draft, content_in(document)):
+        # Whose draft it was, these are no longer that person's words.
+        draft.author_id = author.pk if author else None
     values = content_in(document).fields | {"note": document.note}
     provider = values.pop("provider")
     for name, value in values.items():

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError as ModelError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agents.models import Access, Agent, AgentVersion, MemoryScope
+from agents.models import OUT_OF_BOUNDS, Access, Agent, AgentVersion, MemoryScope
 from observability.errors import BadRequest
 
 from .content import MAX_FALLBACKS, Content, content_fields
@@ -134,8 +134,10 @@ def out_of_bounds(document: AgentDocument) -> dict[str, list[str]]:
         try:
             instance.clean_fields(exclude={"agent", "number", "provider", "live_version"})
         except ModelError as error:
-            for name, messages in error.message_dict.items():
-                problems.setdefault(name.replace("memory_", "memory.", 1), []).extend(messages)
+            for name, errors in error.error_dict.items():
+                for one in errors:
+                    one.message = OUT_OF_BOUNDS.get(str(one.code), one.message)
+                    problems.setdefault(name.replace("memory_", "memory.", 1), []).extend(one.messages)
         for field in instance._meta.concrete_fields:
             value = getattr(instance, field.attname)
             if field.max_length and isinstance(value, str) and len(value) > field.max_length and field.name not in problems:

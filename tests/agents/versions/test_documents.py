@@ -139,17 +139,17 @@ def document(**fields: Any) -> str:
         (document(active=1), "active", "Write true or false"),
         (document(temperature="0.7"), "temperature", "without quotes"),
         (document(temperature=True), "temperature", "without quotes"),
-        (document(temperature=2.1), "temperature", "less than or equal to 2"),
-        (document(temperature=-0.1), "temperature", "greater than or equal to 0"),
-        (document(top_p=0), "top_p", "greater than or equal to 0.01"),
+        (document(temperature=2.1), "temperature", "at most 2"),
+        (document(temperature=-0.1), "temperature", "at least 0"),
+        (document(top_p=0), "top_p", "at least 0.01"),
         ("slug: a\nname: x\nsystem_prompt: x\ntemperature: .inf", "temperature", "Write a number"),
         ("slug: a\nname: x\nsystem_prompt: x\ntemperature: .nan", "temperature", "Write a number"),
-        (document(max_output_tokens=0), "max_output_tokens", "greater than or equal to 1"),
+        (document(max_output_tokens=0), "max_output_tokens", "at least 1"),
         (document(max_output_tokens=1.5), "max_output_tokens", "whole number"),
         (document(max_output_tokens=True), "max_output_tokens", "whole number"),
-        (document(max_output_tokens=10**30), "max_output_tokens", "less than or equal"),
-        (document(reply_cache_s=-1), "reply_cache_s", "greater than or equal to 0"),
-        (document(memory={"limit": 51}), "memory.limit", "less than or equal to 50"),
+        (document(max_output_tokens=10**30), "max_output_tokens", "at most"),
+        (document(reply_cache_s=-1), "reply_cache_s", "at least 0"),
+        (document(memory={"limit": 51}), "memory.limit", "at most 50"),
         (document(memory={"scope": "world"}), "memory.scope", "Write session or user"),
         (document(memory=None), "memory", "Write fields under it"),
         (document(access="nobody"), "access", "Write public or key"),
@@ -292,7 +292,7 @@ def test_a_colleagues_draft_is_not_overwritten(db: None) -> None:
     assert apply_document(wanted, author=None, replace_draft=True).action == "drafted"
     draft = draft_of(agent)
     assert draft is not None
-    assert draft.greeting == "two"
+    assert (draft.greeting, draft.author) == ("two", None), "the colleague did not write these words"
 
 
 def test_ones_own_draft_is_rewritten(db: None) -> None:
