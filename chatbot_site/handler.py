@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
@@ -30,6 +30,7 @@ HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": keep-alive\n\n"
 # A client that takes nothing for so long has left, whatever its connection says.
 STALLED_S: Final = 60.0
+_TOO_LARGE: Final = "chatbot.body_is_too_large"
 
 
 class ClientLeft(Exception):
@@ -99,6 +100,50 @@ class ApiHandler(ASGIHandler):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class PageHandler(ASGIHandler):
+    """Django's own handler for every other page, with the body bounded.
+
+    Django spools a body of any length to disk before it looks at who sends it, and where.
+    """
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await super().__call__(scope, _Bounded(scope, receive, limit=settings.MAX_BODY_BYTES), send)
+
+    async def _get_response_async(self, request: ASGIRequest) -> HttpResponseBase:
+        if request.scope.get(_TOO_LARGE):
+            raise RequestDataTooBig
+        response: HttpResponseBase = await super()._get_response_async(request)  # type: ignore[misc] # Django's own, missing from the stubs
+        return response
+
+
+class _Bounded:
+    """Receives a body of at most `limit` bytes. What exceeds it ends there, is marked in the scope, and is then thrown away."""
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, *, limit: int) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._left_bytes = limit
+        self._has_ended = False
+        if _announced_bytes(scope["headers"]) > limit:
+            scope[_TOO_LARGE] = True
+
+    async def __call__(self) -> Mapping[str, Any]:
+        if self._scope.get(_TOO_LARGE) and not self._has_ended:
+            return self._end()
+        message = await self._receive()
+        while self._has_ended and message["type"] == "http.request":
+            message = await self._receive()
+        self._left_bytes -= len(message.get("body", b""))
+        if self._left_bytes < 0:
+            self._scope[_TOO_LARGE] = True
+            return self._end()
+        return message
+
+    def _end(self) -> Mapping[str, Any]:
+        self._has_ended = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+
 class _Heartbeat:
     """Sends a stream's parts, and an SSE comment whenever none was sent for `HEARTBEAT_S`: proxies close silent streams.
 
@@ -161,9 +206,8 @@ async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes,
     Raises:
         ClientLeft: before the body was complete.
     """
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            return None
+    if _announced_bytes(headers) > limit:
+        return None
     body = BytesIO()
     while True:
         message = await receive()
@@ -175,3 +219,7 @@ async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes,
         if not message.get("more_body", False):
             body.seek(0)
             return body
+
+
+def _announced_bytes(headers: list[tuple[bytes, bytes]]) -> int:
+    return next((int(value) for name, value in headers if name == b"content-length" and value.isdigit()), 0)

@@ -7,7 +7,8 @@ from chatbot_site.error_pages import explain_error
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    # DRF's answer to OPTIONS would be rendered with the page's template, and fail.
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=["get", "head"]), name="docs"),
     path("errors/<slug:code>", explain_error, name="error"),
     path("", include("observability.urls")),
     path("", include("agents.urls")),
