@@ -110,7 +110,7 @@ class CompletionReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamFailed(f"the answer is not a chat completion: {error}", retryable=True) from None
         if completion.error:
-            raise UpstreamFailed(f"the provider reported an error: {str(completion.error)[:500]}", retryable=True)
+            raise UpstreamFailed(f"the provider reported an error: {completion.error}", retryable=True)
         if (usage := completion.usage) and usage.prompt_tokens is not None and usage.completion_tokens is not None:
             self.usage = Usage(_countable(usage.prompt_tokens), _countable(usage.completion_tokens))
         text = ""

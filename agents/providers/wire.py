@@ -7,6 +7,7 @@ SDK's typed chunks cost more than everything else in a stream together (docs/adr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,7 @@ from observability.outbound import OutboundRefused, new_client
 _LINGER_S: Final = 2.0
 _LINGER_ENDED_S: Final = 0.05
 _MAX_JSON_BYTES: Final = 10_000_000
+_MOST_REASON_CHARS: Final = 600
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # These vendors refuse `max_tokens` for their newer models; other servers know only that name.
 _NEW_NAME_HOSTS: Final = ("api.openai.com", ".openai.azure.com")
@@ -63,6 +65,8 @@ class OpenAIWire:
                 raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False) from None
             if isinstance(error, httpx2.RequestError):
                 raise UpstreamFailed(f"the answer broke off: {error!r}", retryable=True) from error
+            if isinstance(error, UpstreamFailed):
+                _make_loggable(error, provider)
             raise
         return answer
 
@@ -87,7 +91,7 @@ class OpenAIWire:
             raise UpstreamFailed(f"no connection: {error.__cause__ or error}", retryable=not refused) from error
         except openai.APIStatusError as error:
             raise UpstreamFailed(
-                f"HTTP {error.status_code}: {str(error.message)[:500]}",
+                f"HTTP {error.status_code}: {error.message}",
                 retryable=error.status_code in _RETRYABLE_STATUSES,
                 wait_s=_retry_after_s(error.response),
             ) from error
@@ -96,11 +100,12 @@ class OpenAIWire:
 class WireAnswer:
     """An answer that arrives. A `ModelAnswer`."""
 
-    __slots__ = ("_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "model", "provider")
+    __slots__ = ("_asked", "_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "model", "provider")
 
     def __init__(self, response: httpx2.Response, provider: ProviderSnapshot, model: str, deadline: float) -> None:
         self.provider = provider.slug
         self.model = model
+        self._asked = provider
         self._response = response
         self._reader = CompletionReader()
         self._deadline = deadline
@@ -146,6 +151,9 @@ class WireAnswer:
         except httpx2.RequestError as error:
             if not self._reader.finished:
                 raise UpstreamFailed(f"the stream broke: {error!r}", retryable=False) from error
+        except UpstreamFailed as error:
+            _make_loggable(error, self._asked)
+            raise
         finally:
             await self.aclose()
 
@@ -208,6 +216,14 @@ def _body(request: ModelRequest, model: str, base_url: str) -> dict[str, Any]:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     return body
+
+
+def _make_loggable(error: UpstreamFailed, provider: ProviderSnapshot) -> None:
+    # Some providers repeat the key that they refuse, and the reason goes to the log. Cut afterwards: half a key is one too.
+    with contextlib.suppress(UnreadableKey):
+        if key := key_of(provider):
+            error.reason = error.reason.replace(key, "(the key)")
+    error.reason = error.reason[:_MOST_REASON_CHARS]
 
 
 def _retry_after_s(response: httpx2.Response) -> float | None:

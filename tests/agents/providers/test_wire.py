@@ -16,6 +16,7 @@ import pytest
 from pytest_django import Settings
 
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut, Usage
+from agents.providers.keys import seal
 from agents.providers.wire import OpenAIWire, _client, _shared_client
 from agents.versions.live import ProviderSnapshot
 from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence, Upstream
@@ -285,3 +286,19 @@ def test_the_account_in_the_environment_is_told_to_no_provider(upstream: Upstrea
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-ours")
     ask(provider(upstream))
     assert not [name for name in upstream.calls[0].headers if name.lower().startswith("openai-")]
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 570], ids=["plain", "cut within the key"])
+def test_a_key_that_the_provider_repeats_is_not_in_the_reason(upstream: Upstream, padding: str) -> None:
+    key = "sk-canary-0123456789abcdef"
+    repeated = f"{padding}Incorrect API key provided: {key}"
+    upstream.script(
+        Refusal(401, message=repeated),
+        Reply(chunks=[""], error_after_chunks=1, error={"message": repeated}),
+        Reply(chunks=["a", "b"], error_after_chunks=1, error={"message": repeated}),
+    )
+    asked = provider(upstream, encrypted_key=seal(key))
+    for error in ask(asked, asked, asked):
+        assert isinstance(error, UpstreamFailed)
+        assert "canary" not in error.reason
+        assert upstream.calls[0].headers["authorization"] == f"Bearer {key}"
