@@ -162,7 +162,7 @@ def tokens(request: HttpRequest) -> HttpResponseBase:
     try:
         asked = json.loads(request.body)
         text, model = str(asked["text"]), str(asked.get("model", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return JsonResponse({"error": "Send JSON with a text."}, status=400)
     if len(text) > MAX_COUNTED_CHARS:
         return JsonResponse({"error": f"At most {MAX_COUNTED_CHARS:,} characters are counted."}, status=413)

@@ -65,7 +65,8 @@ def find_conflict(basis: str, *, source: AgentVersion, mine: Values) -> tuple[Co
 
     Returns the conflict, and the values for the form to show again: the sender's own, plus what only the colleague changed.
     """
-    prints = _read(basis).get("prints", {})
+    given = _read(basis).get("prints")
+    prints: dict[str, Any] = given if isinstance(given, dict) else {}
     theirs = values_of(source)
     conflict = Conflict(sentence=_what_happened(source))
     merged = dict(mine)
@@ -121,6 +122,6 @@ def _fingerprint(value: Any) -> str:
 def _read(basis: str) -> dict[str, Any]:
     try:
         read = json.loads(basis)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -140,7 +140,7 @@ def test_draft_was_discarded_meanwhile(editor: Client, form_of: FormOf) -> None:
     assert response.context["form"]["system_prompt"].value() == "Mine."
 
 
-@pytest.mark.parametrize("basis", ["", "x", "[]", "{}", '{"version": 1}', "\ud83d"])
+@pytest.mark.parametrize("basis", ["", "x", "[]", "{}", '{"version": 1}', '{"prints": [1]}', "[" * 100_000, "\ud83d"])
 def test_form_without_a_usable_basis_is_never_saved(basis: str, editor: Client, form_of: FormOf) -> None:
     agent = make_agent()
     form = form_of(agent, system_prompt="Mine.", basis=basis.encode("utf-8", "replace").decode())
@@ -179,7 +179,10 @@ def test_csrf_is_checked(form_of: FormOf, sign_in: Callable[..., Client]) -> Non
     assert draft_of(agent) is None
 
 
-@pytest.mark.parametrize(("body", "status"), [(b'{"text": "Hello there", "model": "x"}', 200), (b"{}", 400), (b"[1]", 400), (b"no", 400)])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"text": "Hello there", "model": "x"}', 200), (b"{}", 400), (b"[1]", 400), (b"no", 400), (b"[" * 100_000, 400)],
+)
 def test_counting_tokens(body: bytes, status: int, editor: Client) -> None:
     response = editor.post(reverse("admin:agents_agent_tokens"), body, content_type="application/json")
     assert response.status_code == status

@@ -207,3 +207,10 @@ def test_agent_without_any_version_still_has_its_pages(editor: Client) -> None:
     for page in ("versions", "export", "change", "settings", "try", "publish"):
         assert editor.get(f"/admin/agents/agent/{agent.pk}/{page}/").status_code in (200, 302), page
     assert editor.get("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize("target", ["//evil.example/", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_signing_in_leads_to_no_other_site(target: str, db: None) -> None:
+    make_user(role="editor", username="somebody", password="a-long-password-1")
+    answer = Client().post("/admin/login/", {"username": "somebody", "password": "a-long-password-1", "next": target})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
