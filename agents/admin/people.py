@@ -34,7 +34,7 @@ class PersonAdmin(UserAdmin, ModelAdmin):
     add_fieldsets = (
         (
             None,
-            {"fields": ("username", "usable_password", "password1", "password2"), "description": "The role is chosen on the next page."},
+            {"fields": ("username", "password1", "password2"), "description": "The role is chosen on the next page."},
         ),
     )
     # Roles only: rights of one's own for each person are what nobody can oversee later.

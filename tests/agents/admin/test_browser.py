@@ -178,7 +178,9 @@ def test_pages_fit_and_complain_of_nothing(scheme: str, width: int, agent: Agent
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     pages = ["change", "settings", "versions", "versions/1", "publish", "try"]
-    others = ["", "agents/agent/", "agents/agent/import/", "agents/provider/", "auth/user/", f"auth/user/{make_user().pk}/change/"]
+    editor = make_user(role="editor")
+    people = ["auth/user/", "auth/user/add/", f"auth/user/{editor.pk}/change/", f"auth/group/{editor.groups.get().pk}/change/"]
+    others = ["", "agents/agent/", "agents/agent/import/", "agents/provider/", *people]
     for path in [*others, *(f"agents/agent/{agent.pk}/{name}/" for name in pages)]:
         page.goto(f"{server.url}/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
