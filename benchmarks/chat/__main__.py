@@ -90,7 +90,7 @@ def run(peers: list[Target], *, extent: Extent, upstream_port: int, database_url
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chat", description="Measure the chat API; docs/benchmarks.md explains.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything, under a minute")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, about a minute")
     parser.add_argument(
         "--peer", type=_peer, action="append", default=[], metavar="NAME=BASE_URL,MODEL,KEY", help="drive this OpenAI-compatible API, too"
     )

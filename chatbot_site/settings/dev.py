@@ -19,4 +19,3 @@ ENVIRONMENT_NAME = ENVIRONMENT.environment_name or "development"
 LOGGING = logging_settings(level=ENVIRONMENT.log_level, json=False)
 # Serve files straight from their folders: no collectstatic before the first run.
 SERVESTATIC_USE_FINDERS = True
-SERVESTATIC_AUTOREFRESH = False
