@@ -64,8 +64,8 @@ class ApiHandler(ASGIHandler):
         try:
             response = await self._middleware_chain(request) if request is not None else refusal
             assert response is not None
+            # `response.close()` would only send the signal for what API requests never have: connections of their own thread.
             await self._send(response, send)
-            response.close()
         except ClientLeft:
             pass
         except asyncio.CancelledError:
