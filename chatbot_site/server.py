@@ -15,7 +15,7 @@ from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
 from memory.api import end_left_behind_turns
 from observability.api import run_burst
-from observability.outbound import close_clients
+from observability.outbound import close_transports
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ async def _live(receive: Receive, send: Send) -> None:
     await receive()
     sweeping.cancel()
     await running_turns.stop()
-    await close_clients()
+    await close_transports()
     await send({"type": "lifespan.shutdown.complete"})
 
 

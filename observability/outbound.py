@@ -62,20 +62,25 @@ def is_allowed_by_operator(host: str, port: int) -> bool:
 
 
 def new_client() -> httpx2.AsyncClient:
-    """Return a client over the guarded transport. Its sockets live as long as the event loop that first used them."""
+    """Return a client over the guarded transport."""
+    return httpx2.AsyncClient(transport=new_transport(), follow_redirects=False, trust_env=False)
+
+
+def new_transport() -> GuardedTransport:
+    """Return the guarded transport by itself. Its sockets live as long as the event loop that first used them."""
     transport = GuardedTransport()
     _transports.add(transport)
-    return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+    return transport
 
 
-async def close_clients() -> None:
-    """Close the connections of every client that this process made."""
+async def close_transports() -> None:
+    """Close every outgoing connection of this process."""
     for transport in list(_transports):
         await transport.aclose()
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx2's transport seam over aiohttp, which costs a fifth of httpx2's own (docs/adr/0002-async-path.md)."""
+    """httpx2's transport seam over aiohttp, whose connections cost less than httpx2's own (docs/adr/0002-async-path.md)."""
 
     def __init__(self) -> None:
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()

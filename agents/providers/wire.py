@@ -1,7 +1,8 @@
-"""The OpenAI wire: one model of one provider, called through the openai SDK over the guarded client.
+"""The OpenAI wire: one model of one provider, called over the guarded transport.
 
-The SDK builds requests, authenticates and raises its errors; the body is read by `stream.CompletionReader`, because the
-SDK's typed chunks cost more than everything else in a stream together (docs/adr/0002-async-path.md).
+The openai SDK says where and with which headers a provider is called, once; what it would do for every call (building typed
+requests and typed chunks) costs more than the rest of a turn together, so requests are sent and answers are read here
+(docs/adr/0008-a-faster-wire.md).
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 import openai
 
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut, Usage
 from agents.providers.keys import UnreadableKey, key_of
 from agents.providers.stream import CompletionReader
 from agents.versions.live import ProviderSnapshot
-from observability.outbound import OutboundRefused, new_client
+from observability.outbound import GuardedTransport, OutboundRefused, new_transport
 
 # How long to wait for the usage, or for the end of the body, once the provider said that the answer is complete.
 _LINGER_S: Final = 2.0
 _LINGER_ENDED_S: Final = 0.05
+_encode: Final = msgspec.json.Encoder().encode
 _MAX_JSON_BYTES: Final = 10_000_000
 _MOST_REASON_CHARS: Final = 600
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -71,30 +74,21 @@ class OpenAIWire:
         return answer
 
     async def _post(self, request: ModelRequest) -> httpx2.Response:
-        provider = self._provider
         try:
-            response: object = await _client(provider).post(
-                "/chat/completions",
-                cast_to=httpx2.Response,
-                body=_body(request, self._model, provider.base_url),
-                options={"timeout": httpx2.Timeout(None, connect=provider.connect_timeout_s)},
-                stream=True,
-                stream_cls=openai.AsyncStream[Any],
-            )
-            return cast("httpx2.Response", response)  # what `cast_to` makes of it, whatever the SDK's types say
+            endpoint = _endpoint(self._provider)
         except UnreadableKey as error:
             raise UpstreamFailed(error.detail, retryable=False) from error
-        except openai.APITimeoutError as error:
+        body = _encode(_body(request, self._model, self._provider.base_url))
+        message = httpx2.Request("POST", endpoint.url, headers=endpoint.headers, content=body, extensions=endpoint.extensions)
+        try:
+            response = await _transport().handle_async_request(message)
+        except httpx2.TimeoutException as error:
             raise UpstreamTimedOut("no connection within the connect timeout", retryable=True) from error
-        except openai.APIConnectionError as error:
-            refused = isinstance(error.__cause__, OutboundRefused)
-            raise UpstreamFailed(f"no connection: {error.__cause__ or error}", retryable=not refused) from error
-        except openai.APIStatusError as error:
-            raise UpstreamFailed(
-                f"HTTP {error.status_code}: {error.message}",
-                retryable=error.status_code in _RETRYABLE_STATUSES,
-                wait_s=_retry_after_s(error.response),
-            ) from error
+        except httpx2.TransportError as error:
+            raise UpstreamFailed(f"no connection: {error}", retryable=not isinstance(error, OutboundRefused)) from error
+        if response.status_code != httpx2.codes.OK:
+            raise await _refusal(response)
+        return response
 
 
 class WireAnswer:
@@ -187,21 +181,40 @@ class WireAnswer:
         await self._response.aclose()
 
 
+class _Endpoint(NamedTuple):
+    """Where a provider's completions are posted, and with what."""
+
+    url: httpx2.URL
+    headers: httpx2.Headers
+    extensions: dict[str, Any]
+
+
 @lru_cache(maxsize=100)
-def _client(provider: ProviderSnapshot) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        base_url=provider.base_url,
-        api_key=key_of(provider) or "no-key-needed",
-        http_client=_shared_client(),
-        max_retries=0,
-        # The SDK would send the organization and project in this process's environment to every provider.
-        default_headers={"Accept-Encoding": "identity", "OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},  # type: ignore[dict-item] # the SDK removes these
-    )
+def _endpoint(provider: ProviderSnapshot) -> _Endpoint:
+    sdk = openai.AsyncOpenAI(base_url=provider.base_url, api_key=key_of(provider) or "no-key-needed")
+    known = {**sdk.default_headers, **sdk.auth_headers, "Accept-Encoding": "identity"}
+    # The SDK would send the organization and project in this process's environment to every provider.
+    headers = {name: str(value) for name, value in known.items() if name not in ("OpenAI-Organization", "OpenAI-Project")}
+    timeout = httpx2.Timeout(None, connect=provider.connect_timeout_s).as_dict()
+    return _Endpoint(sdk.base_url.join("chat/completions"), httpx2.Headers(headers), {"timeout": timeout})
 
 
 @lru_cache(maxsize=1)
-def _shared_client() -> httpx2.AsyncClient:
-    return new_client()
+def _transport() -> GuardedTransport:
+    return new_transport()
+
+
+async def _refusal(response: httpx2.Response) -> UpstreamFailed:
+    """Return what the provider answered instead of a completion."""
+    try:
+        said = (await response.aread()).decode(errors="replace") if response.is_error else ""
+    finally:
+        await response.aclose()
+    return UpstreamFailed(
+        f"HTTP {response.status_code}: {said}",
+        retryable=response.status_code in _RETRYABLE_STATUSES,
+        wait_s=_retry_after_s(response),
+    )
 
 
 def _body(request: ModelRequest, model: str, base_url: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pytest_django import Settings
 from agents.access import anonymous, editor
 from agents.chat.answer import Question, answer
 from agents.chat.events import Delta, Done, Started
-from agents.providers.wire import _client, _shared_client
+from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import AgentNotFound
 from memory.models import Turn
 from observability.api import run_burst
@@ -25,11 +25,11 @@ MakeAgent = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def _fresh_client(settings: Settings) -> Iterator[None]:
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
-    _client.cache_clear()
-    _shared_client.cache_clear()
+    _endpoint.cache_clear()
+    _transport.cache_clear()
     yield
-    _client.cache_clear()
-    _shared_client.cache_clear()
+    _endpoint.cache_clear()
+    _transport.cache_clear()
 
 
 def take(question: Question, *, most: int = 1000) -> list[Any]:
@@ -48,7 +48,7 @@ def take(question: Question, *, most: int = 1000) -> list[Any]:
             async with asyncio.timeout(10):
                 while await run_burst(lambda: Turn.objects.filter(agent=question.agent, state="running").exists()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-            await _shared_client().aclose()
+            await _transport().aclose()
         return taken
 
     return asyncio.run(run())

@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from agents.providers.base import ModelRequest, NoModel, UpstreamFailed, UpstreamTimedOut
 from agents.providers.chain import model_for
-from agents.providers.wire import _client, _shared_client
+from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import ModelChoice, ProviderSnapshot
 from tests.upstream import Refusal, Reply, Silence, Upstream
 
@@ -23,10 +23,10 @@ TIMEOUTS = {"connect_timeout_s": 2.0, "first_token_timeout_s": 5.0, "between_tok
 @pytest.fixture(autouse=True)
 def _fresh_client(settings: Settings) -> Iterator[None]:
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
-    for cached in (_client, _shared_client, model_for):
+    for cached in (_endpoint, _transport, model_for):
         cached.cache_clear()
     yield
-    for cached in (_client, _shared_client, model_for):
+    for cached in (_endpoint, _transport, model_for):
         cached.cache_clear()
 
 
@@ -51,7 +51,7 @@ def ask(*choices: ModelChoice, within_s: float = 20.0) -> tuple[str, str]:
             answer = await model_for(choices).start(request)
             return "".join([text async for text in answer]), answer.model
         finally:
-            await _shared_client().aclose()
+            await _transport().aclose()
 
     return asyncio.run(run())
 
@@ -140,7 +140,7 @@ def test_cancelling_between_tries_ends_them(upstream: Upstream) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 1)
-        await _shared_client().aclose()
+        await _transport().aclose()
 
     asyncio.run(run())
     assert len(upstream.calls) == 1

@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut, Usage
 from agents.providers.keys import seal
-from agents.providers.wire import OpenAIWire, _client, _shared_client
+from agents.providers.wire import OpenAIWire, _endpoint, _transport
 from agents.versions.live import ProviderSnapshot
 from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence, Upstream
 from tests.waiting import eventually
@@ -34,8 +34,8 @@ def _fresh_client(settings: Settings) -> Iterator[None]:
 
 
 def _forget_clients() -> None:
-    _client.cache_clear()
-    _shared_client.cache_clear()
+    _endpoint.cache_clear()
+    _transport.cache_clear()
 
 
 def provider(upstream: Upstream | str, **fields: Any) -> ProviderSnapshot:
@@ -57,7 +57,7 @@ def ask(*providers: ProviderSnapshot, stream: bool = True, meanwhile: Callable[[
                 outcomes.append(error)
             if meanwhile:
                 await asyncio.to_thread(meanwhile)
-        await _shared_client().aclose()
+        await _transport().aclose()
         return outcomes
 
     try:
@@ -204,7 +204,7 @@ def test_cancelling_hangs_up_on_the_model(upstream: Upstream) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(upstream.wait_for_disconnect, 2, timeout_s=1)
-        await _shared_client().aclose()
+        await _transport().aclose()
 
     asyncio.run(run())
 
