@@ -28,7 +28,7 @@ def logging_settings(*, level: str, json: bool) -> dict[str, Any]:
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
         if json
         # Its own way of showing exceptions prints local variables too: messages, keys, passwords.
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*_SHARED, *renderers],
