@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, Provider
 from observability.api import run_burst
@@ -75,10 +75,15 @@ class Answering:
 
 
 class LiveVersions:
-    """The live versions that this process has used lately, by slug."""
+    """The live versions that this process has used lately, by slug.
+
+    That nothing answers under a slug is remembered just as long: otherwise an agent that the caller may not use
+    would be told from an absent one by how quickly it is refused.
+    """
 
     def __init__(self) -> None:
         self._snapshots: dict[str, tuple[float, Answering]] = {}
+        self._absences: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[Answering]] = {}
 
     async def find(self, slug: str) -> Answering:
@@ -87,9 +92,12 @@ class LiveVersions:
         Raises:
             AgentNotFound: no such agent, or it is switched off or never published.
         """
+        fresh_since = time.monotonic() - FRESH_FOR_S
         known = self._snapshots.get(slug)
-        if known is not None and time.monotonic() - known[0] < FRESH_FOR_S:
+        if known is not None and known[0] > fresh_since:
             return known[1]
+        if self._absences.get(slug, fresh_since) > fresh_since:
+            raise AgentNotFound
         if not _SLUG.fullmatch(slug):  # no such name was ever stored, and PostgreSQL cannot even be asked for some
             raise AgentNotFound
         task = self._loading.get(slug)
@@ -109,11 +117,18 @@ class LiveVersions:
             snapshot = await run_burst(load_live, slug)
         except AgentNotFound:
             self._snapshots.pop(slug, None)
+            _make_room(self._absences)
+            self._absences[slug] = asked_at
             raise
-        if len(self._snapshots) >= _MOST_AGENTS:
-            self._snapshots.clear()
+        self._absences.pop(slug, None)
+        _make_room(self._snapshots)
         self._snapshots[slug] = (asked_at, snapshot)
         return snapshot
+
+
+def _make_room(remembered: dict[str, Any]) -> None:
+    if len(remembered) >= _MOST_AGENTS:
+        remembered.clear()
 
 
 def load_live(slug: str) -> Answering:

@@ -10,7 +10,7 @@ from agents.models import Agent, Provider
 from agents.versions import live
 from agents.versions.content import write_fallbacks
 from agents.versions.drafts import draft_of
-from agents.versions.live import FRESH_FOR_S, AgentNotFound, LiveVersions, list_live, load_draft, load_live
+from agents.versions.live import FRESH_FOR_S, AgentNotFound, Answering, LiveVersions, list_live, load_draft, load_live
 from agents.versions.publishing import publish, roll_back
 from tests.factories import make_agent, make_provider, make_version
 from tests.waiting import eventually
@@ -36,6 +36,55 @@ def test_a_publication_and_a_roll_back_are_seen_within_their_time(live_db: None)
         assert number() == 1  # still fresh
         with pytest.raises(AgentNotFound):
             eventually(lambda: number() != 1, what="the agent gone", timeout_s=2 * FRESH_FOR_S)
+
+
+def test_absence_is_remembered_as_long_as_presence_so_that_time_tells_no_difference(live_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    switched_off, unpublished = make_agent(is_active=False), make_agent(published=False)
+    slugs = ["nobody-of-that-name", switched_off.slug, unpublished.slug]
+    looks: list[str] = []
+    genuine = live.load_live
+    monkeypatch.setattr(live, "load_live", lambda slug: looks.append(slug) or genuine(slug))
+    now = 1000.0
+    monkeypatch.setattr(live.time, "monotonic", lambda: now)
+    versions = LiveVersions()
+
+    with asyncio.Runner() as runner:
+
+        def is_absent(slug: str) -> bool:
+            try:
+                runner.run(versions.find(slug))
+            except AgentNotFound:
+                return True
+            return False
+
+        for _ in range(3):
+            assert all(is_absent(slug) for slug in slugs)
+        assert looks == slugs
+        Agent.objects.filter(pk=switched_off.pk).update(is_active=True)
+        draft = draft_of(unpublished)
+        assert draft is not None
+        publish(draft, actor=None)
+        now += FRESH_FOR_S
+        assert [is_absent(slug) for slug in slugs] == [True, False, False]
+        assert [is_absent(slug) for slug in slugs] == [True, False, False]
+        assert looks == 2 * slugs
+
+
+def test_asking_for_many_absent_agents_takes_no_more_memory_than_the_limit(live_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(slug: str) -> Answering:
+        raise AgentNotFound
+
+    monkeypatch.setattr(live, "load_live", absent)
+    monkeypatch.setattr(live, "_MOST_AGENTS", 10)
+    versions = LiveVersions()
+
+    async def run() -> None:
+        for number in range(35):
+            with pytest.raises(AgentNotFound):
+                await versions.find(f"absent-{number}")
+
+    asyncio.run(run())
+    assert len(versions._absences) <= 10
 
 
 def test_a_hundred_askers_at_once_make_one_look(live_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
