@@ -8,12 +8,15 @@ import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
+import structlog
 from django.conf import settings
 
 from agents.models import Access
+
+log = structlog.get_logger(__name__)
 
 _MADE_HERE: Final = "s_"
 _ID_BYTES: Final = 16
@@ -63,6 +66,8 @@ def client_address(peer: str, forwarded_for: str) -> str:
     Only what trusted proxies wrote is believed, so a client gains nothing by sending the header.
     """
     address = _plain(peer) or peer
+    if forwarded_for and not settings.TRUSTED_PROXIES and settings.ENVIRONMENT_NAME != "development" and _is_nearby(address):
+        _warn_of_unnamed_proxy()
     for hop in reversed(forwarded_for.split(",") if forwarded_for else []):
         if not _is_trusted_proxy(address, tuple(settings.TRUSTED_PROXIES)):
             break
@@ -91,6 +96,24 @@ def _plain(hop: str) -> str:
     except ValueError:
         return ""
     return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
+@lru_cache(maxsize=4096)
+def _is_nearby(address: str) -> bool:
+    """Whether `address` is on this host or a network that is not the internet: where proxies are."""
+    try:
+        return not ipaddress.ip_address(address).is_global
+    except ValueError:
+        return address == ""  # over a Unix socket
+
+
+@cache  # once per process: every request would say the same
+def _warn_of_unnamed_proxy() -> None:
+    log.warning(
+        "a proxy is in front that TRUSTED_PROXIES does not name",
+        effect="All callers behind it count as one address.",
+        remedy="Set TRUSTED_PROXIES to the proxy's network, such as 10.0.0.0/8.",
+    )
 
 
 @lru_cache(maxsize=4096)

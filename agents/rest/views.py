@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -128,8 +127,7 @@ def caller_of(request: Request | HttpRequest) -> Caller:
     """
     if "Authorization" in request.headers:
         raise Unauthorized("The API key is not valid. Leave the Authorization header out to chat anonymously.")
-    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUSTED_PROXIES else ""
-    return anonymous(client_address(request.META.get("REMOTE_ADDR", ""), forwarded))
+    return anonymous(client_address(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", "")))
 
 
 def request_id_of(request: Request | HttpRequest) -> str:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
+from agents import access
 from agents.access import anonymous, client_address, editor, resolve_session
 
 PROXY = "10.0.0.5"
@@ -56,6 +58,33 @@ def test_without_trusted_proxies_the_header_is_nothing(settings: Settings) -> No
     settings.TRUSTED_PROXIES = []
     for peer in (PROXY, "127.0.0.1", "::1", ""):
         assert client_address(peer, "198.51.100.1") == peer
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "environment", "warns"),
+    [
+        (PROXY, "198.51.100.1", [], "", True),
+        ("100.64.0.7", "198.51.100.1", [], "production", True),
+        ("::ffff:127.0.0.1", "198.51.100.1", [], "", True),
+        ("", "198.51.100.1", [], "", True),
+        # Nothing was forwarded, or by a stranger; the proxy is named; or it is a developer's own machine.
+        (PROXY, "", [], "", False),
+        ("8.8.8.8", "198.51.100.1", [], "", False),
+        ("no address", "198.51.100.1", [], "", False),
+        (PROXY, "198.51.100.1", ["10.0.0.0/8"], "", False),
+        (PROXY, "198.51.100.1", [], "development", False),
+    ],
+)
+def test_a_proxy_that_nobody_named_is_reported_once(
+    settings: Settings, peer: str, forwarded: str, trusted: list[str], environment: str, *, warns: bool
+) -> None:
+    settings.TRUSTED_PROXIES, settings.ENVIRONMENT_NAME = trusted, environment
+    access._warn_of_unnamed_proxy.cache_clear()
+    with capture_logs() as lines:
+        for _ in range(3):
+            client_address(peer, forwarded)
+    assert [line["log_level"] for line in lines] == ["warning"] * warns
+    assert all("TRUSTED_PROXIES" in line["remedy"] for line in lines)
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.9", PROXY])
