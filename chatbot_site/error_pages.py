@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -16,6 +18,15 @@ def explain_error(request: HttpRequest, code: str) -> HttpResponse:
     if kind is None:
         raise Http404
     return render(request, "error.html", {"problem": {"title": kind.title, "status": kind.status, "detail": kind.remedy}})
+
+
+def answer_nothing_here(request: HttpRequest) -> NoReturn:
+    """Stand in for a page of a package that this project does not offer.
+
+    Raises:
+        Http404: always.
+    """
+    raise Http404
 
 
 def _all_codes() -> dict[str, type[ChatbotError]]:

@@ -17,7 +17,7 @@ from tests.factories import make_agent, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
 EVERYBODY = {"admin:login", "admin:logout", "admin:jsi18n"}
-STAFF = {"admin:index", "admin:password_change", "admin:password_change_done", "admin:search", "admin:autocomplete", "admin:view_on_site"}
+STAFF = {"admin:index", "admin:password_change", "admin:password_change_done", "admin:autocomplete", "admin:view_on_site"}
 AGENT_READING = {
     "admin:agents_agent_changelist",
     "admin:agents_agent_change",
@@ -49,8 +49,8 @@ SUPERUSER_ONLY = {"admin:agents_provider_delete", "admin:auth_user_password_chan
     f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")
 }
 NOBODY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("add", "delete")}
-# Async, so they check people by themselves; test_trying.py and test_probing.py ask them.
-ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe"}
+# Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
+ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
 
 ALLOWED = {
     "editor": STAFF | AGENT_READING | AGENT_WRITING,
