@@ -156,3 +156,27 @@ def test_unusable_files_are_refused_in_words(content: bytes, editor: Client) -> 
 def test_try_it_is_offered_to_those_who_may(path: str, role: str, may_try: bool, sign_in: Callable[..., Client]) -> None:
     agent = make_agent()
     assert (f"/admin/agents/agent/{agent.pk}/try/" in sign_in(role).get(path).content.decode()) == may_try
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/admin/agents/agent/?access__exact=%00",
+        "/admin/agents/provider/?slug=%00",
+        "/admin/auth/user/?username=%00",
+        "/admin/memory/turn/?created_at__year=99999999999",
+        "/admin/memory/turn/?state__exact=%00",
+        "/admin/memory/conversation/?last_turn_at__year=99999999999",
+    ],
+)
+def test_a_filter_that_no_column_can_hold_shows_the_whole_list(sign_in: Callable[..., Client], address: str) -> None:
+    superuser = sign_in("superuser")
+    response = superuser.get(address, follow=True)
+    assert response.redirect_chain == [(f"{address.partition('?')[0]}?e=1", 302)]
+    assert response.status_code == 200
+
+
+def test_the_search_of_the_admins_theme_is_switched_off(sign_in: Callable[..., Client]) -> None:
+    for address in ("/admin/search/", "/admin/search/?s=a", "/admin/search/?s=a&extended=1"):
+        assert sign_in("superuser").get(address).status_code == 404
+    assert "/admin/search/" not in sign_in("superuser").get("/admin/").content.decode()
