@@ -19,9 +19,11 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
-from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, StreamingHttpResponse
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
+
+from chatbot_site.problems import answer_wrong_method
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -57,7 +59,7 @@ class ApiHandler(ASGIHandler):
         set_script_prefix(get_script_prefix(scope))
         request, refusal = self.create_request(scope, body or BytesIO())  # exactly one of the two
         if request is not None:
-            request.body_is_too_large = body is None  # type: ignore[attr-defined]
+            request.body_is_too_large = body is None  # type: ignore[attr-defined] # ours, read below
         task = asyncio.current_task()
         assert task is not None
         watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
@@ -75,22 +77,22 @@ class ApiHandler(ASGIHandler):
             watcher.cancel()
 
     async def _get_response_to_whole_body(self, request: HttpRequest) -> HttpResponseBase:
-        if request.body_is_too_large:  # type: ignore[attr-defined]
+        if request.body_is_too_large:  # type: ignore[attr-defined] # set above
             raise RequestDataTooBig
         response: HttpResponseBase = await super()._get_response_async(request)  # type: ignore[misc] # Django's own, missing from the stubs
-        return response
+        return answer_wrong_method(request, response) if isinstance(response, HttpResponseNotAllowed) else response
 
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
         if not isinstance(response, StreamingHttpResponse):
-            response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined]
+            response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined] # of HttpResponse: the other kind is excluded
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         if not isinstance(response, StreamingHttpResponse):
-            await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
+            await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined] # as above
             return
         heartbeat = _Heartbeat(send)
         try:
-            async with aclosing(aiter(response)) as parts, heartbeat:  # type: ignore[type-var]
+            async with aclosing(aiter(response)) as parts, heartbeat:  # type: ignore[type-var] # streams of this API are async generators
                 async for part in parts:
                     await heartbeat.send(part)
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.exceptions import BadRequest as DjangoBadRequest
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.template import loader
 from rest_framework import exceptions as drf
@@ -111,6 +111,13 @@ def answer_drf_exception(error: Exception, context: dict[str, Any]) -> HttpRespo
     response = problem_response(problem, _request_id(request))
     if isinstance(error, drf.MethodNotAllowed) and (view := context.get("view")):
         response["Allow"] = ", ".join(view.allowed_methods)
+    return response
+
+
+def answer_wrong_method(request: HttpRequest, refusal: HttpResponseNotAllowed) -> HttpResponse:
+    """Return the empty 405 of Django's method decorators as a problem document, with the same Allow header."""
+    response = problem_response(MethodNotAllowed(), _request_id(request))
+    response["Allow"] = refusal["Allow"]
     return response
 
 

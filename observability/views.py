@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
 
 from observability.health import check_readiness
 
 
+@require_safe
 async def health(request: HttpRequest) -> JsonResponse:
     """Alive: touches nothing."""
     return JsonResponse({"status": "ok", "timestamp": _now()})
 
 
+@require_safe
 async def ready(request: HttpRequest) -> JsonResponse:
     """Ready to serve: 503 with what failed, where something needed is missing."""
     readiness = await check_readiness()

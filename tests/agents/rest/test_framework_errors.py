@@ -17,6 +17,11 @@ def test_wrong_methods_name_the_right_ones(make_chat_agent, upstream, api, probl
         problem(response, 405, "Method not allowed")
         assert "POST" in response.headers["allow"]
     problem(api.post("/api/agents", json={}), 405)
+    for path in ("/health", "/health/ready"):
+        for method in ("PUT", "POST", "DELETE", "OPTIONS"):
+            response = api.request(method, path)
+            problem(response, 405, "Method not allowed")
+            assert response.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png", "application/xml"])
@@ -100,6 +105,7 @@ def test_health_says_ok_with_a_utc_time(api):
     body = api.get("/health").json()
     assert body["status"] == "ok"
     assert datetime.fromisoformat(body["timestamp"]).utcoffset() == timedelta(0)
+    assert api.head("/health").status_code == 200
     ready = api.get("/health/ready")
     assert ready.status_code == 200, ready.text
     assert set(ready.json()["checks"].values()) == {"ok"}
