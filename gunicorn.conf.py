@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -48,7 +49,7 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 def on_starting(server: object) -> None:
     """Put the tokenizer's ranks in place before the workers start, which inherit where they are."""
     folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(type(environment.data_dir)(folder)))
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(folder)))
 
 
 def post_worker_init(worker: Any) -> None:

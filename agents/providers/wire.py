@@ -107,7 +107,7 @@ class WireAnswer:
         self._first = ""
         # httpx2's decoder is only in the way where nothing is compressed.
         plain = "content-encoding" not in response.headers and isinstance(response.stream, httpx2.AsyncByteStream)
-        self._chunks: AsyncIterator[bytes] = aiter(response.stream if plain else response.aiter_bytes())  # type: ignore[arg-type]
+        self._chunks: AsyncIterator[bytes] = aiter(response.stream if plain else response.aiter_bytes())  # type: ignore[arg-type] # the join of both branches loses what they iterate
 
     @property
     def finish_reason(self) -> str:

@@ -16,7 +16,7 @@ class AsyncAPIView(APIView):
     none) waits for anything, so it runs without a thread hop.
     """
 
-    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override] # a coroutine, where the base returns the response
         self.args = args
         self.kwargs = kwargs
         # DRF takes a body that comes in chunks, without a length, for none; by now it is here as a whole.
@@ -33,5 +33,4 @@ class AsyncAPIView(APIView):
                 response = await response
         except Exception as error:
             response = self.handle_exception(error)
-        # DRF itself allows any HttpResponse here; its stubs do not.
-        return self.finalize_response(self.request, response, *args, **kwargs)  # type: ignore[arg-type]
+        return self.finalize_response(self.request, response, *args, **kwargs)  # type: ignore[arg-type] # DRF allows any HttpResponse here; its stubs do not
