@@ -26,6 +26,8 @@ CONTENT_TYPE: Final = "application/problem+json"
 
 
 class MethodNotAllowed(ChatbotError):
+    """The address exists, but not for this method."""
+
     code = "method-not-allowed"
     status = 405
     title = "Method not allowed"
@@ -33,6 +35,8 @@ class MethodNotAllowed(ChatbotError):
 
 
 class UnsupportedMediaType(ChatbotError):
+    """The body is not declared as JSON."""
+
     code = "unsupported-media-type"
     status = 415
     title = "Unsupported media type"
@@ -40,6 +44,8 @@ class UnsupportedMediaType(ChatbotError):
 
 
 class NotAcceptable(ChatbotError):
+    """The caller accepts no representation that the route has."""
+
     code = "not-acceptable"
     status = 406
     title = "Not acceptable"
@@ -47,6 +53,8 @@ class NotAcceptable(ChatbotError):
 
 
 class PayloadTooLarge(ChatbotError):
+    """The body exceeds MAX_BODY_BYTES."""
+
     code = "payload-too-large"
     status = 413
     title = "Request body too large"
@@ -54,6 +62,8 @@ class PayloadTooLarge(ChatbotError):
 
 
 class Forbidden(ChatbotError):
+    """The caller is known, but may not do this; or a form came without its CSRF token."""
+
     code = "forbidden"
     status = 403
     title = "Not allowed"
@@ -122,23 +132,27 @@ def answer_wrong_method(request: HttpRequest, refusal: HttpResponseNotAllowed) -
 
 
 def answer_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """CSRF_FAILURE_VIEW. The four below are Django's handler400 to handler500."""
+    """Answer a form without a valid token (CSRF_FAILURE_VIEW)."""
     return _answer(request, Forbidden("The form was open for too long or cookies are off. Go back, reload the page and send it again."))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an unusable request: Django's handler400."""
     return _answer(request, translate(exception))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer somebody who may not do this: Django's handler403."""
     return _answer(request, Forbidden())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an address that does not exist: Django's handler404."""
     return _answer(request, translate(exception) if isinstance(exception, ChatbotError) else NotFound())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer what nobody caught, and log what was our fault: Django's handler500."""
     error = sys.exception()
     problem = translate(error) if error else Internal()
     if isinstance(problem, Internal):

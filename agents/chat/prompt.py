@@ -20,6 +20,8 @@ _CHARS_PER_TOKEN: Final = 8
 
 
 class MessageOverBudget(BadRequest):
+    """The message alone has more tokens than the agent's prompt budget leaves."""
+
     code = "message-over-budget"
     title = "Message too long for this agent"
 

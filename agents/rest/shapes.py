@@ -25,6 +25,8 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), Aft
 
 
 class Strict(BaseModel):
+    """A body that is read: no field too many, and no value that would have to be converted."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
@@ -89,12 +91,9 @@ class AgentCard(BaseModel):
 
 
 class AgentList(BaseModel):
+    """The agents that the caller may talk to, by slug."""
+
     agents: list[AgentCard]
-
-
-class Health(BaseModel):
-    status: str
-    timestamp: str
 
 
 class Problem(BaseModel):

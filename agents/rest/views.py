@@ -131,6 +131,7 @@ def caller_of(request: Request | HttpRequest) -> Caller:
 
 
 def request_id_of(request: Request | HttpRequest) -> str:
+    """Return the id that the middleware gave the request, "" where none ran."""
     return str(getattr(request, "request_id", ""))
 
 
