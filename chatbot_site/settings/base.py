@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -15,7 +15,6 @@ from observability.logs import logging_settings
 
 from .environment import PROJECT_DIR, Environment
 
-DATA_UPLOAD_MAX_NUMBER_FIELDS: Final = 2000
 ROOT_URLCONF = "chatbot_site.urls"
 ASGI_APPLICATION = "chatbot_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -23,7 +22,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
 USE_I18N = True
-SILENCED_SYSTEM_CHECKS: list[str] = []
 
 INSTALLED_APPS = [
     "unfold",
@@ -212,42 +210,16 @@ UNFOLD: dict[str, Any] = {
 
 def settings_from(environment: Environment) -> dict[str, Any]:
     """Return the Django settings that `environment` decides."""
-    database = dj_database_url.parse(environment.database_url) if environment.database_url else {}
-    if database:
-        database["CONN_MAX_AGE"] = 0
-        database.setdefault("OPTIONS", {})
-        database["OPTIONS"] |= {
-            # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
-            "prepare_threshold": None,
-            "connect_timeout": 3,
-            "pool": {"min_size": 1, "max_size": environment.database_pool_size, "timeout": 2, "max_idle": 120, "reconnect_timeout": 10},
-        }
-    allowed_outbound = set(environment.outbound_allowed_hosts)
-    # Named by the operator, in the environment: the same trust as OUTBOUND_ALLOWED_HOSTS.
-    for url in filter(None, (environment.openai_base_url, environment.demo_model_url)):
-        allowed_outbound.add(urlsplit(url).netloc.rpartition("@")[2])
     return {
         "SECRET_KEY": environment.secret_key,
         "SECRET_KEY_FALLBACKS": environment.secret_key_fallbacks,
         "ALLOWED_HOSTS": environment.allowed_hosts,
         "CSRF_TRUSTED_ORIGINS": environment.csrf_trusted_origins,
-        "DATABASES": {"default": database} if database else {},
-        "CACHES": {
-            "default": {
-                "BACKEND": "django_redis.cache.RedisCache",
-                "LOCATION": environment.redis_url,
-                "KEY_PREFIX": "chatbot",
-                "OPTIONS": {
-                    "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
-                    "SOCKET_CONNECT_TIMEOUT": 0.2,
-                    "SOCKET_TIMEOUT": 0.2,
-                    "IGNORE_EXCEPTIONS": True,
-                },
-            }
-        },
+        "DATABASES": _databases(environment),
+        "CACHES": _caches(environment),
         "REDIS_URL": environment.redis_url,
         "TRUSTED_PROXIES": environment.trusted_proxies,
-        "OUTBOUND_ALLOWED_HOSTS": sorted(allowed_outbound),
+        "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
         "DEMO_MODEL_URL": environment.demo_model_url,
         "OPENAI_BASE_URL": environment.openai_base_url,
@@ -258,8 +230,42 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "CHAT_HISTORY_TURNS": environment.chat_history_turns,
         "MAX_BODY_BYTES": environment.max_body_bytes,
         "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,
-        "DATA_DIR": environment.data_dir,
         "TIKTOKEN_CACHE_DIR": Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"),
         "ENVIRONMENT_NAME": environment.environment_name,
         "LOGGING": logging_settings(level=environment.log_level, json=True),
     }
+
+
+def _databases(environment: Environment) -> dict[str, Any]:
+    if not environment.database_url:
+        return {}
+    database: dict[str, Any] = {**dj_database_url.parse(environment.database_url), "CONN_MAX_AGE": 0}
+    database["OPTIONS"] = database.get("OPTIONS", {}) | {
+        # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
+        "prepare_threshold": None,
+        "connect_timeout": 3,
+        "pool": {"min_size": 1, "max_size": environment.database_pool_size, "timeout": 2, "max_idle": 120, "reconnect_timeout": 10},
+    }
+    return {"default": database}
+
+
+def _caches(environment: Environment) -> dict[str, Any]:
+    """Return the cache of packages that use Django's; nothing of ours does, and readiness asks Redis itself.
+
+    Without it they would get Django's default, which keeps pickles in each process. Here all processes share one, what is
+    read from Redis is only ever data (JSON), and a Redis that is away is an empty cache, never an error.
+    """
+    options = {
+        "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+        "SOCKET_CONNECT_TIMEOUT": 0.2,
+        "SOCKET_TIMEOUT": 0.2,
+        "IGNORE_EXCEPTIONS": True,
+    }
+    backend = "django_redis.cache.RedisCache"
+    return {"default": {"BACKEND": backend, "LOCATION": environment.redis_url, "KEY_PREFIX": "chatbot", "OPTIONS": options}}
+
+
+def _allowed_outbound(environment: Environment) -> list[str]:
+    # What the operator names in the environment has the same trust as OUTBOUND_ALLOWED_HOSTS.
+    named = filter(None, (environment.openai_base_url, environment.demo_model_url))
+    return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named)})
