@@ -78,7 +78,7 @@ def missing_for_publication(version: AgentVersion) -> dict[str, list[str]]:
     """Return what `version` still needs before it can answer, as field -> what to do; empty when it is complete."""
     missing: dict[str, list[str]] = {}
     if not version.system_prompt.strip():
-        missing["system_prompt"] = ["Write a system prompt: who the agent is and how it speaks."]
+        missing["system_prompt"] = ["Write the instructions (system prompt): who the agent is and how it speaks."]
     provider = version.provider or default_provider()
     if provider is None:
         missing["provider"] = ["Choose a provider, or ask an operator to mark one as the default."]

@@ -120,7 +120,7 @@ def test_a_discarded_draft_is_not_published(db: None) -> None:
 @pytest.mark.parametrize(
     ("break_it", "field", "words"),
     [
-        (lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(system_prompt=" \n "), "system_prompt", "Write a system prompt"),
+        (lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(system_prompt=" \n "), "system_prompt", "Write the instructions"),
         (lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(provider=None), "provider", "Choose a provider"),
         (lambda draft: Provider.objects.filter(pk=draft.provider_id).update(default_model=""), "model", "Name a model"),
         (
