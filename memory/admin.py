@@ -96,8 +96,8 @@ class TurnAdmin(ReadOnlyAdmin):
     search_help_text = "Search for an agent's address name, a session or a request id."
     ordering = ("-created_at",)
     fields = (
-        "id", "session", "seq", "state", "agent", "version", "provider", "model", "message", "reply", "finish_reason", "error_code",
-        "prompt_tokens", "completion_tokens", "usage_estimated", "first_token_ms", "metadata", "request_id", "started", "duration",
+        "id", "session", "number", "state", "agent", "version", "provider", "model", "message", "reply", "finish_reason", "error_code",
+        "prompt_tokens", "completion_tokens", "usage_estimated", "first_word", "metadata", "request_id", "started", "duration",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
@@ -127,6 +127,14 @@ class TurnAdmin(ReadOnlyAdmin):
     def tokens(self, turn: Turn) -> str:
         counts = (turn.prompt_tokens, turn.completion_tokens)
         return " + ".join("?" if count is None else str(count) for count in counts) if counts != (None, None) else "not known"
+
+    @admin.display(description="number in its conversation")
+    def number(self, turn: Turn) -> int:
+        return turn.seq
+
+    @admin.display(description="first word after (ms)", empty_value="not known")
+    def first_word(self, turn: Turn) -> int | None:
+        return turn.first_token_ms
 
     @admin.display(description="took")
     def duration(self, turn: Turn) -> str:

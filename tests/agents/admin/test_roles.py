@@ -161,6 +161,9 @@ def test_conversations_are_read_only_even_for_superusers(addresses: dict[str, st
     client = sign_in("superuser")
     for route in sorted(NOBODY):
         assert client.post(addresses[route], {"post": "yes"}).status_code == 403
+    page = sign_in("operator").get(addresses["admin:memory_turn_change"]).content.decode()
+    for label in ("Number in its conversation", "First word after (ms)"):
+        assert label in page
     for route in ("admin:memory_turn_change", "admin:memory_conversation_change"):
         assert client.post(addresses[route], {"message": "changed"}).status_code == 403
     assert Turn.objects.get().message == "<b>Hi</b>"
