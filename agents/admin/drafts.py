@@ -80,7 +80,7 @@ def _after_saving(request: HttpRequest, agent: Agent, *, changed: bool) -> HttpR
 
 
 def _show_conflict(request: HttpRequest, agent: Agent, *, source: AgentVersion, basis: str, mine: Values) -> HttpResponse:
-    conflict, merged = find_conflict(basis, source=source, mine=mine)
+    conflict, merged = find_conflict(basis, source=source, mine=mine, editor=person_of(request))
     version = _copy(source)
     for name in VERSION_FIELDS:
         setattr(version, f"{name}_id" if name == "provider" else name, merged[name])

@@ -1,4 +1,4 @@
-"""Two people edit one draft at once: nobody's words are lost, and nobody overwrites a colleague without seeing it.
+"""Two people, or two windows of one, edit a draft at once: no words are lost, and nobody overwrites others unseen.
 
 The edit page carries what it was made from: the version's id and time, and a fingerprint of every field. A form that was
 made from something else by now is not saved. What only the colleague changed is taken over; what both changed is shown
@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import models
 from django.utils import timezone
 
@@ -35,9 +36,10 @@ class Clash:
 
 @dataclass(kw_only=True)
 class Conflict:
-    """What happened while somebody was editing, in words for them."""
+    """What happened while somebody was editing, in words for them. `is_own`: it was they themselves, in another window."""
 
     sentence: str
+    is_own: bool
     clashes: list[Clash] = field(default_factory=list)
     taken_over: list[str] = field(default_factory=list)
 
@@ -60,7 +62,7 @@ def is_current(basis: str, *, source: AgentVersion) -> bool:
     return read.get("version") == source.pk and read.get("at") == source.updated_at.isoformat()
 
 
-def find_conflict(basis: str, *, source: AgentVersion, mine: Values) -> tuple[Conflict, Values]:
+def find_conflict(basis: str, *, source: AgentVersion, mine: Values, editor: AbstractBaseUser) -> tuple[Conflict, Values]:
     """Compare a form (`mine`) that was made from `basis` with `source`, which has changed since.
 
     Returns the conflict, and the values for the form to show again: the sender's own, plus what only the colleague changed.
@@ -68,7 +70,8 @@ def find_conflict(basis: str, *, source: AgentVersion, mine: Values) -> tuple[Co
     given = _read(basis).get("prints")
     prints: dict[str, Any] = given if isinstance(given, dict) else {}
     theirs = values_of(source)
-    conflict = Conflict(sentence=_what_happened(source))
+    is_own = source.published_at is None and source.author_id == editor.pk
+    conflict = Conflict(sentence=_what_happened(source, is_own=is_own), is_own=is_own)
     merged = dict(mine)
     for name, their_value in theirs.items():
         if their_value == mine.get(name):
@@ -95,9 +98,11 @@ def show(name: str, value: Any) -> str:
     return str(choices.get(value, value))
 
 
-def _what_happened(source: AgentVersion) -> str:
+def _what_happened(source: AgentVersion, *, is_own: bool) -> str:
     who = source.author.get_username() if source.author else "A colleague"
     when = timezone.localtime(source.updated_at).strftime("%H:%M:%S %Z")
+    if is_own:
+        return f"You saved the draft (v{source.number}) in another window at {when}, while you were editing here."
     if source.published_at is None:
         return f"{who} saved the draft (v{source.number}) at {when}, while you were editing."
     return (

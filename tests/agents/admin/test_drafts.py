@@ -120,6 +120,24 @@ def test_both_changed_the_prompt_shows_both_and_saves_neither(editor: Client, fo
     assert draft_of(agent).system_prompt == "Theirs, saved."
 
 
+def test_a_conflict_with_ones_own_other_window_names_no_colleague(sign_in: Callable[..., Client], form_of: FormOf) -> None:
+    person = make_user(role="editor")
+    client, agent = sign_in("editor", user=person), make_agent(system_prompt="Base.")
+    form = form_of(agent, system_prompt="Here.")
+    there = start_draft(agent, author=person)
+    there.system_prompt = "There."
+    there.greeting = "Hello from there"
+    there.save()
+    response = client.post(address(agent), form)
+    text = response.content.decode()
+    assert response.status_code == 409
+    assert "You saved the draft (v2) in another window" in text
+    assert "Your other window, saved" in text
+    assert "Taken over from your other window" in text
+    assert "the colleague" not in text
+    assert "Theirs" not in text
+
+
 def test_colleague_changed_the_fallbacks_meanwhile(editor: Client, form_of: FormOf) -> None:
     agent, other = make_agent(), make_provider()
     form = form_of(agent, note="Mine")
