@@ -147,23 +147,26 @@ async function freshToken() {
 
 class SignedOut extends Error {}
 
-function refuse(form, error) {
+function refuse(mark, error) {
   const words = document.createElement("p");
   words.className = "ca-note ca-note-wrong ca-refused";
   words.setAttribute("role", "alert");
   if (error instanceof SignedOut) {
     const link = document.createElement("a");
-    link.href = form.dataset.signIn;
+    link.href = mark.dataset.signIn;
     link.target = "_blank";
     link.textContent = "Sign in in a new tab";
     words.append("You are signed out, so nothing was saved yet. What you typed is still here. ", link, ", then come back and save again.");
   } else words.append("The server cannot be reached, so nothing was saved yet. What you typed is still here: save again in a moment.");
-  form.querySelector(".ca-bar").prepend(words);
+  (mark.querySelector(".ca-bar") ?? mark).prepend(words);
+  words.scrollIntoView({ block: "nearest" });
 }
 
-function saveSafely(form) {
+// `mark` is a form, or an element at the place in one where a refusal is to be said.
+function saveSafely(mark) {
+  const form = mark.closest("form");
   const note = form.querySelector("[data-unsaved-note]");
-  let unsaved = form.hasAttribute("data-unsaved");
+  let unsaved = mark.hasAttribute("data-unsaved");
   let asking = false;
   let sending = false;
   const show = () => note && (note.hidden = !unsaved);
@@ -185,7 +188,7 @@ function saveSafely(form) {
       sending = true;
       form.requestSubmit(event.submitter);
     } catch (error) {
-      refuse(form, error);
+      refuse(mark, error);
     }
     asking = false;
   });
@@ -218,5 +221,5 @@ document.querySelectorAll("[data-probe]").forEach(testConnection);
 document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
 document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);
-document.querySelectorAll("form[data-save-safely]").forEach(saveSafely);
+document.querySelectorAll("[data-save-safely]").forEach(saveSafely);
 document.querySelector("[data-focus]")?.focus();

@@ -11,10 +11,10 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from agents import roles
-from agents.models import Agent
+from agents.models import Agent, Provider
 from agents.versions.drafts import draft_of, start_draft
 from observability.api import count_tokens
-from tests.factories import make_user, make_version
+from tests.factories import make_provider, make_user, make_version
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
 
@@ -136,6 +136,54 @@ def test_text_outlives_the_sign_in(agent: Agent, open_as: Callable[..., Page]) -
     page.get_by_role("button", name="Save draft").dblclick()
     expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
     assert draft_of(agent).system_prompt == "An hour of work."
+
+
+def test_a_providers_form_and_an_import_outlive_the_sign_in_too(open_as: Callable[..., Page]) -> None:
+    page = open_as("superuser", "/admin/agents/provider/add/")
+    page.locator("[name=slug]").fill("half-typed")
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Save", exact=True).click()
+    refusal = page.get_by_role("alert")
+    expect(refusal).to_contain_text("You are signed out, so nothing was saved yet.")
+    expect(refusal).to_be_in_viewport()
+    expect(page.locator("[name=slug]")).to_have_value("half-typed")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Sign in in a new tab").click()
+    importing = opened.value
+    sign_in(importing, make_user(role="superuser", password=PASSWORD))
+    importing.goto(page.url.replace("provider/add", "agent/import"))
+    importing.get_by_label("or paste it here").fill("slug: half-typed")
+    importing.context.clear_cookies(name="sessionid")
+    importing.get_by_role("button", name="Show what it would change").click()
+    expect(importing.get_by_role("alert")).to_contain_text("You are signed out, so nothing was saved yet.")
+    expect(importing.get_by_label("or paste it here")).to_have_value("slug: half-typed")
+    assert page.errors == []
+
+
+def test_a_providers_form_is_saved(open_as: Callable[..., Page]) -> None:
+    page = open_as("superuser", "/admin/agents/provider/add/")
+    slug = make_provider().slug + "-typed"
+    page.locator("[name=slug]").fill(slug)
+    page.locator("[name=base_url]").fill("https://models.example.com/v1")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.wait_for_url("**/admin/agents/provider/")
+    assert Provider.objects.get(slug=slug).base_url == "https://models.example.com/v1"
+    assert page.errors == []
+
+
+def test_the_demo_models_banner_is_short_on_phones(open_as: Callable[..., Page]) -> None:
+    Provider.objects.filter(is_default=True).update(is_default=False)
+    demo = make_provider(is_default=True, is_demo=True)
+    try:
+        page = open_as("superuser", "/admin/agents/agent/")
+        banner = page.get_by_role("note")
+        expect(banner).to_contain_text("Agents that name no provider answer with")
+        page.set_viewport_size({"width": 390, "height": 800})
+        expect(banner.get_by_text("Agents that name no provider")).to_be_hidden()
+        expect(banner.get_by_text("built-in demo model, not for real answers")).to_be_visible()
+        assert banner.bounding_box()["height"] < 80
+    finally:
+        Provider.objects.filter(pk=demo.pk).update(is_default=False)
 
 
 def test_text_outlives_a_lost_network(agent: Agent, open_as: Callable[..., Page]) -> None:
