@@ -12,7 +12,7 @@ from agents.versions.documents import Applied, DraftInTheWay, apply_document, do
 from agents.versions.drafts import draft_of, start_draft
 from agents.versions.publishing import NotPublishable, publish
 from agents.versions.schema import AgentDocument, DocumentError
-from tests.factories import make_agent, make_user, make_version, unique
+from tests.factories import make_agent, make_provider, make_user, make_version, unique
 
 
 def document(**fields: Any) -> str:
