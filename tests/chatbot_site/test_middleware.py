@@ -24,11 +24,11 @@ def request_id_for(given_id: str | None) -> tuple[str, str]:
     seen: list[str] = []
 
     async def view(request: HttpRequest) -> HttpResponse:
-        seen.append(request.request_id)  # type: ignore[attr-defined]
+        seen.append(request.request_id)
         return HttpResponse()
 
     request = AsyncRequestFactory().get("/", headers={"X-Request-ID": given_id} if given_id is not None else {})
-    response = asyncio.run(RequestIdMiddleware(view)(request))  # type: ignore[arg-type]
+    response = asyncio.run(RequestIdMiddleware(view)(request))
     return seen[0], response["X-Request-ID"]
 
 
@@ -56,7 +56,7 @@ def test_one_line_is_logged_without_query_or_body() -> None:
 
     with capture_logs() as lines:
         request: Any = AsyncRequestFactory().post("/api/x?token=canary", data="canary", content_type="text/plain")
-        asyncio.run(RequestIdMiddleware(view)(request))  # type: ignore[arg-type]
+        asyncio.run(RequestIdMiddleware(view)(request))
     [line] = lines
     assert (line["method"], line["path"], line["status"], line["log_level"]) == ("POST", "/api/x", 418, "info")
     assert line["duration_ms"] >= 0

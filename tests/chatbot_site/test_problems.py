@@ -111,7 +111,7 @@ def test_people_get_a_page_and_programs_a_document(
     handler: Any, arguments: tuple[Any, ...], status: int, path: str, accept: str, content_type: str
 ) -> None:
     request = RequestFactory().get(path, headers={"Accept": accept})
-    request.request_id = "req-<b>12345"  # type: ignore[attr-defined]
+    request.request_id = "req-<b>12345"
     response = handler(request, *arguments)
     assert (response.status_code, response["Content-Type"]) == (status, content_type)
     text = response.content.decode()
@@ -123,7 +123,7 @@ def test_people_get_a_page_and_programs_a_document(
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
 def test_a_fault_of_ours_tells_only_the_request_id(accept: str) -> None:
     request = RequestFactory().get("/admin/", headers={"Accept": accept})
-    request.request_id = "req-12345"  # type: ignore[attr-defined]
+    request.request_id = "req-12345"
     try:
         raise RuntimeError(CANARY)
     except RuntimeError:

@@ -38,7 +38,7 @@ def test_an_answer_streams_in(open_chat: OpenChat, make_chat_agent: MakeAgent, u
     expect(screen.answer.locator("strong")).to_have_text("dear")
     expect(screen.send).to_be_visible()
     expect(screen.stop).to_be_hidden()
-    assert screen.page.errors == []  # type: ignore[attr-defined] - see tests/browser.py
+    assert screen.page.errors == []
 
 
 def test_stop_keeps_what_came_and_ends_the_call(open_chat: OpenChat, make_chat_agent: MakeAgent, upstream: Upstream) -> None:
