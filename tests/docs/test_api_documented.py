@@ -16,8 +16,8 @@ def _routes(patterns: list[URLPattern | URLResolver], prefix: str = "/") -> set[
     found = set()
     for pattern in patterns:
         path = prefix + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(pattern.pattern))
-        if path == "/admin/":
-            found.add(path)
+        if path.startswith("/admin/"):
+            found.add("/admin/")
         elif isinstance(pattern, URLResolver):
             found |= _routes(pattern.url_patterns, path)
         else:
