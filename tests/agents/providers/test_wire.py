@@ -148,7 +148,8 @@ def test_an_answer_that_never_begins(upstream: Upstream, behaviour: Any, kind: t
     def check_connections() -> None:
         eventually(lambda: connections_to(upstream) <= most_kept, what="the connection closed", timeout_s=2)
 
-    [error] = ask(provider(upstream, first_token_timeout_s=0.3), meanwhile=check_connections)
+    patience_s = 0.3 if kind is UpstreamTimedOut else 10.0  # so that a busy machine is not taken for a silent upstream
+    [error] = ask(provider(upstream, first_token_timeout_s=patience_s), meanwhile=check_connections)
     assert type(error) is kind
     assert error.retryable is retryable
     assert len(upstream.calls) == 1  # the wire itself never asks again, and follows no redirect
