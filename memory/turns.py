@@ -38,12 +38,15 @@ class NewTurn:
     """How many finished earlier turns to return at most."""
     recent_chars: int
     """How many characters of them at most."""
+    remember: bool = False
+    """Whether the turn goes to long-term memory once it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastTurn:
     message: str
     reply: str
+    id: UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +96,22 @@ _TAKE_SEQS: Final = """
 """
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
-                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at)
+                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember)
     SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
-           created_at, deadline_at
+           created_at, deadline_at, remember
     FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[],
-                %s::timestamptz[])
-      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at)
+                %s::timestamptz[], %s::bool[])
+      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at, remember)
 """
 # A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
 _RECENT_TURNS: Final = """
-    SELECT asked.position, past.message, past.reply
+    SELECT asked.position, past.message, past.reply, past.id
     FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY
          AS asked (conversation_id, before_seq, turns, chars, position)
     CROSS JOIN LATERAL (
-        SELECT seq, message, reply, sum(length(message) + length(reply)) OVER (ORDER BY seq DESC) AS chars_so_far
+        SELECT id, seq, message, reply, sum(length(message) + length(reply)) OVER (ORDER BY seq DESC) AS chars_so_far
         FROM (
-            SELECT seq, message, reply FROM memory_turn
+            SELECT id, seq, message, reply FROM memory_turn
             WHERE conversation_id = asked.conversation_id AND seq < asked.before_seq
               AND state IN ('done', 'cancelled', 'interrupted') AND reply <> ''
             ORDER BY seq DESC LIMIT asked.turns
@@ -176,6 +179,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [turn.request_id for turn in turns],
                 [turn.created_at for turn in turns],
                 [turn.deadline_at for turn in turns],
+                [turn.remember for turn in turns],
             ],
         )
         recent: defaultdict[int, list[PastTurn]] = defaultdict(list)
@@ -190,8 +194,8 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                     [turns[position].recent_chars for position in continued],
                 ],
             )
-            for ordinal, message, reply in cursor.fetchall():
-                recent[continued[ordinal - 1]].append(PastTurn(message, reply))
+            for ordinal, message, reply, id in cursor.fetchall():
+                recent[continued[ordinal - 1]].append(PastTurn(message, reply, id))
     return [OpenedTurn(*places[position], tuple(recent[position])) for position in range(len(turns))]
 
 
