@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
 from memory.models import TurnState
+from memory.ranking import Ranked
+from memory.recall import Recalled, Wish, recall
 from memory.turns import (
     FinishedTurn,
     NewTurn,
@@ -21,11 +23,15 @@ __all__ = [
     "NewTurn",
     "OpenedTurn",
     "PastTurn",
+    "Ranked",
+    "Recalled",
     "TurnState",
+    "Wish",
     "breakages_today",
     "finish_turns",
     "interrupt_left_behind_turns",
     "open_turns",
+    "recall",
     "turns_by_day",
     "turns_today",
 ]
