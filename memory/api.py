@@ -15,6 +15,7 @@ from memory.turns import (
     interrupt_left_behind_turns,
     open_turns,
 )
+from memory.worker import keep_remembering
 
 __all__ = [
     "Breakage",
@@ -30,6 +31,7 @@ __all__ = [
     "breakages_today",
     "finish_turns",
     "interrupt_left_behind_turns",
+    "keep_remembering",
     "open_turns",
     "recall",
     "turns_by_day",

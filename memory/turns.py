@@ -130,8 +130,10 @@ _FINISH_TURNS: Final = """
       AS done (id, state, reply, provider, model, finish_reason, error_code, prompt_tokens, completion_tokens, usage_estimated,
                first_token_ms)
     WHERE turn.id = done.id AND turn.state = 'running'
-    RETURNING turn.id
+    RETURNING turn.id, turn.remember
 """
+TO_REMEMBER: Final = "memory_turns"
+"""The channel on which PostgreSQL tells workers that a turn waits for them."""
 _INTERRUPT_LEFT_BEHIND: Final = """
     UPDATE memory_turn SET state = 'failed', error_code = 'left-behind', finished_at = now()
     WHERE id IN (SELECT id FROM memory_turn WHERE state = 'running' AND deadline_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
@@ -218,7 +220,10 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
                 [turn.first_token_ms for turn in turns],
             ],
         )
-        finished = {row[0] for row in cursor.fetchall()}
+        rows = cursor.fetchall()
+        if any(remember for _, remember in rows):
+            cursor.execute(f"NOTIFY {TO_REMEMBER}")
+    finished = {id for id, _ in rows}
     return [turn.id in finished for turn in turns]
 
 
