@@ -9,9 +9,8 @@ from observability.api import count_tokens
 
 MAX_TOKENS: Final = 200
 # Pieces of at most 100 tokens fill a part to at least 100. A few tokens are spared, because counts do not quite add up.
-_PIECE_TOKENS: Final = 96
-_PART_TOKENS: Final = 192
-_MODEL: Final = "text-embedding-3-small"
+_PIECE_TOKENS: Final = 92
+_PART_TOKENS: Final = 196
 _SENTENCE: Final = re.compile(r"[^\n]*?[.!?…][\"')\]]*\s+|[^\n]*\n\s*|[^\n]+")
 _PIECE_CHARS: Final = 250
 # A token is hardly ever shorter than a character, whatever the script.
@@ -62,4 +61,4 @@ def _cut(piece: str) -> int:
 
 
 def _tokens(text: str) -> int:
-    return count_tokens(text, model=_MODEL)
+    return count_tokens(text, model="")

@@ -20,8 +20,9 @@ STOP_WORDS: Final = frozenset(
 )
 # Said to be polite: a text of nothing else is not worth remembering.
 _FILLERS: Final = frozenset(
-    """absolutely afternoon alright appreciate awesome bye certainly cheers cool evening fine glad good goodbye great haha happy help hmm
-    lol morning night nice perfect please pleasure problem sorry sounds sure take care thx today understood welcome yep yup""".split()  # noqa: SIM905 - to be read
+    """absolutely afternoon alright appreciate awesome bye care certainly cheers cool evening fine glad good goodbye
+    great haha happy help hmm lol lot morning much nice night perfect please pleasure problem sorry sounds sure
+    take thx today understood welcome yep yup""".split()  # noqa: SIM905 - to be read
 )
 _WORD: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _HAS_WORD: Final = re.compile(r"\w")

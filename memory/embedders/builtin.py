@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import ctypes
 import importlib.util
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +54,7 @@ class MiniLM:
             import tokenizers
         except ImportError as error:
             raise NotInstalled(f"the package {error.name} is not installed") from None
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each thread would keep memory of its own
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # which would never give memory back
@@ -93,6 +98,7 @@ class Embedder:
         self._model = model
         self._waiting: asyncio.PriorityQueue[_Slice] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -101,7 +107,7 @@ class Embedder:
             if piece.done.cancelled():  # its client left
                 continue
             try:
-                vectors = await asyncio.to_thread(self._model.embed, piece.tokens)
+                vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.embed, piece.tokens)
             except Exception as error:
                 if not piece.done.done():
                     piece.done.set_exception(error)
@@ -111,7 +117,7 @@ class Embedder:
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[NDArray[np.float32]], int]:
         """Return the vector of each text, in order, and how many tokens they were."""
-        tokens = await asyncio.to_thread(self._model.tokens, texts)
+        tokens = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.tokens, texts)
         by_length = sorted(range(len(tokens)), key=lambda position: len(tokens[position]))
         slices: list[tuple[list[int], _Slice]] = []
         for length, equal in itertools.groupby(by_length, key=lambda position: len(tokens[position])):
@@ -202,8 +208,16 @@ async def serve(port: int) -> None:
         await runner.cleanup()
 
 
+def _share_memory_between_threads() -> None:
+    """Have glibc keep one pool of freed memory instead of one for each thread: 30 MB less. Other systems have no such call."""
+    arena_max = -8
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(arena_max, 1)
+
+
 def main(arguments: Sequence[Any] = sys.argv[1:]) -> None:
     """Serve on the port of the first argument."""
+    _share_memory_between_threads()
     try:
         asyncio.run(serve(int(arguments[0])))
     except NotInstalled as error:

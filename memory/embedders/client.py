@@ -90,17 +90,16 @@ async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
     dimensions = openai.omit if model.dimensions is None or model.is_builtin else model.dimensions
     try:
         answer = await _client(model).embeddings.create(model=model.name, input=list(texts), dimensions=dimensions)
+        by_index = {item.index: item.embedding for item in answer.data}
+        vectors = [by_index[index] for index in range(len(texts))]
+        return [_checked(vector, model) for vector in vectors]
     except openai.APIStatusError as error:
         is_final = error.status_code in _FINAL_STATUSES
         raise EmbeddingFailed(f"HTTP {error.status_code}: {str(error.message)[:300]}", is_final=is_final) from error
     except openai.APIError as error:
         raise EmbeddingFailed(f"no connection: {error.__cause__ or error}") from error
-    except (ValueError, TypeError) as error:
-        raise EmbeddingFailed(f"the answer is no list of vectors: {error}") from error
-    by_index = sorted(answer.data, key=lambda item: item.index)
-    if [item.index for item in by_index] != list(range(len(texts))):
-        raise EmbeddingFailed(f"{len(texts)} texts went in, {len(answer.data)} vectors came out")
-    return [_checked(item.embedding, model) for item in by_index]
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # the SDK takes the answer's shape on trust
+        raise EmbeddingFailed(f"the answer does not hold {len(texts)} vectors: {error!r}") from error
 
 
 def _checked(vector: Sequence[float], model: EmbeddingModel) -> Vector:
