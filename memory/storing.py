@@ -125,7 +125,7 @@ def store(passages: Sequence[NewPassage], *, turn_ids: Sequence[UUID], model: Em
         changed = places.set_windows()
         new = places.new()
         _copy(cursor, _ADD_PASSAGES, map(_passage_row, new))
-        _copy(cursor, _ADD_SENTENCES, _sentence_rows(new, model))
+        _copy(cursor, _ADD_SENTENCES, list(_sentence_rows(new, model)))  # complete first: it asks this connection for the space
         _copy(cursor, _ADD_POSTINGS, _posting_rows(new))
         windows = ([place.owner_id for place in changed], [place.seq for place in changed], [place.window_length for place in changed])
         cursor.execute(_WIDEN_WINDOWS, windows)
