@@ -14,7 +14,7 @@ from memory.words import strip_names, terms
 _YEARS_BACK: Final = 20
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = (
-    "january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|mar|apr|jun|jul|aug|sep|oct|nov|dec"
+    "january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec"
 )
 _DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})\b,? ?(\d{{4}})?")
 _MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?\b,? ?(\d{{4}})?")
@@ -96,7 +96,7 @@ def read_question(question: str, *, voices: Voices, today: date) -> Asked:
     said: list[DateRange] = []
     spoken_of: list[tuple[date, date]] = []
     for named in dates_named(question):
-        for year in [named.year] if named.year else range(today.year - _YEARS_BACK, today.year + 1):
+        for year in [named.year] if named.year is not None else range(today.year - _YEARS_BACK, today.year + 1):
             try:
                 days = _days_of(named, year)
                 said += _when_said(named, *days)

@@ -17,7 +17,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from memory.embedders.client import embed, embedding_model
+from memory.embedders.client import EmbeddingModel, embed, embedding_model
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
 from observability.api import run_burst
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 # What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
 _QUESTION_CHARS: Final = 2000
 # How many of the best passages are weighed against each other for the token budget.
-_POOL: Final = 60
+POOL: Final = 60
 # What a passage must be worth more for each e-fold of tokens it costs: short ones are preferred among equals.
 _PRICE_OF_LENGTH: Final = 0.4
 
@@ -76,7 +76,9 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class Owner:
+    """Whose memories are recalled: the row of `memory_owner`, who speaks in them, and the space of their vectors."""
+
     id: int
     voices: Voices
     space_id: int
@@ -102,23 +104,43 @@ async def _recall(wish: Wish) -> Recalled:
     if model is None:
         return Recalled()
     session = wish.conversation_id if wish.session_only else None
-    owner = await run_burst(_find_owner, wish.conversation_id, model=model.name, session=session, not_turns=wish.not_turns)
+    owner = await run_burst(find_owner, wish.conversation_id, model=model.name, session=session, not_turns=wish.not_turns)
     if owner is None:
         return Recalled()
-    asked = read_question(wish.question[:_QUESTION_CHARS], voices=owner.voices, today=datetime.now(UTC).date())
+    ranked = await rank_passages(wish.question, owner=owner, model=model, session=session, not_turns=wish.not_turns)
+    chosen = await asyncio.to_thread(choose, ranked, limit=wish.limit, budget_tokens=wish.budget_tokens, tokens_of=wish.tokens_of)
+    return Recalled(tuple(chosen))
+
+
+async def rank_passages(
+    question: str,
+    *,
+    owner: Owner,
+    model: EmbeddingModel,
+    session: int | None = None,
+    not_turns: Sequence[UUID] = (),
+    most: int = POOL,
+) -> list[Ranked]:
+    """Return the `most` passages of `owner` that score highest for `question`, the best first.
+
+    No connection is held while the question is embedded.
+
+    Raises:
+        EmbeddingFailed: the question could not be embedded.
+        django.db.Error: the database did not answer, or not within MEMORY_DEADLINE_MS.
+    """
+    asked = read_question(question[:_QUESTION_CHARS], voices=owner.voices, today=datetime.now(UTC).date())
     [embedding] = await embed([asked.to_embed], model=model)
-    ranked = await run_burst(
+    return await run_burst(
         _rank_in_time,
         asked,
         embedding=embedding,
         space_id=owner.space_id,
         owner_id=owner.id,
         session=session,
-        not_turns=wish.not_turns,
-        most=_POOL,
+        not_turns=not_turns,
+        most=most,
     )
-    chosen = await asyncio.to_thread(choose, ranked, limit=wish.limit, budget_tokens=wish.budget_tokens, tokens_of=wish.tokens_of)
-    return Recalled(tuple(chosen))
 
 
 def choose(ranked: Sequence[Ranked], *, limit: int, budget_tokens: int, tokens_of: Callable[[Ranked], int]) -> list[Ranked]:
@@ -139,7 +161,8 @@ def choose(ranked: Sequence[Ranked], *, limit: int, budget_tokens: int, tokens_o
     return [ranked[place] for place in sorted(chosen)]
 
 
-def _find_owner(conversation_id: int, *, model: str, session: int | None, not_turns: Sequence[UUID]) -> _Owner | None:
+def find_owner(conversation_id: int, *, model: str, session: int | None = None, not_turns: Sequence[UUID] = ()) -> Owner | None:
+    """Return whose memories the conversation may recall; None where there are none, or none that `model` embedded."""
     with connection.cursor() as cursor:
         cursor.execute(_OWNER, {"conversation": conversation_id, "model": model, "session": session, "not_turns": list(not_turns)})
         row = cursor.fetchone()
@@ -147,7 +170,7 @@ def _find_owner(conversation_id: int, *, model: str, session: int | None, not_tu
         return None
     owner_id, user_name, agent_name, space_id = row
     names = {name: speaker for name, speaker in ((user_name, "user"), (agent_name, "agent")) if name}
-    return _Owner(owner_id, Voices(names=names), space_id)
+    return Owner(owner_id, Voices(names=names), space_id)
 
 
 def _rank_in_time(*args: Any, **kwargs: Any) -> list[Ranked]:
