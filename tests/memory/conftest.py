@@ -15,6 +15,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from memory.embedders.client import EmbeddingModel, embedding_model
+from memory.models import TurnState
 from memory.turns import FinishedTurn, NewTurn, finish_turns, open_turns
 from tests.factories import unique
 from tests.waiting import eventually
@@ -96,7 +97,7 @@ def finish() -> Callable[..., UUID]:
         )
         open_turns([turn])
         if state != "running":
-            assert finish_turns([FinishedTurn(id=turn.id, state=state, reply=reply)]) == [True]  # type: ignore[arg-type]
+            assert finish_turns([FinishedTurn(id=turn.id, state=TurnState(state), reply=reply)]) == [True]
         return turn.id
 
     return finish
