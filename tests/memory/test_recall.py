@@ -245,7 +245,7 @@ def test_other_programs_recall_by_meaning(embedder, finish):
     finish("My dog is called Rex.")
     remember(embedder)
     owner = MemoryOwner.objects.get(subject=Turn.objects.get(pk=turn).conversation.subject)
-    [vector] = run(embed(["What is my dog called?"], model=embedder))
+    [vector] = run(embed(["My dog has the name Biscuit."], model=embedder))
     with connection.cursor() as cursor:
         statement = "SELECT passage, speaker, text, similarity FROM match_memory(%s::halfvec, %s, %s, %s)"
         cursor.execute(statement, [str(vector), 0.2, 2, owner.pk])
