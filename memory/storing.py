@@ -124,8 +124,9 @@ def store(passages: Sequence[NewPassage], *, turn_ids: Sequence[UUID], model: Em
                 places.add(passage)
         changed = places.set_windows()
         new = places.new()
+        space_id = _space_of(new, model)
         _copy(cursor, _ADD_PASSAGES, map(_passage_row, new))
-        _copy(cursor, _ADD_SENTENCES, list(_sentence_rows(new, model)))  # complete first: it asks this connection for the space
+        _copy(cursor, _ADD_SENTENCES, _sentence_rows(new, space_id))
         _copy(cursor, _ADD_POSTINGS, _posting_rows(new))
         windows = ([place.owner_id for place in changed], [place.seq for place in changed], [place.window_length for place in changed])
         cursor.execute(_WIDEN_WINDOWS, windows)
@@ -165,16 +166,18 @@ def _passage_row(place: _Place) -> Sequence[Any]:
     )
 
 
-def _sentence_rows(places: Sequence[_Place], model: EmbeddingModel) -> Iterator[Sequence[Any]]:
+def _space_of(places: Sequence[_Place], model: EmbeddingModel) -> int | None:
+    """Return the space of the vectors at `places`; None where there are none."""
     dimensions = next((len(vector) for place in places if place.passage for vector in place.passage.vectors), None)
-    if dimensions is None:
-        return
-    space = space_for(model, dimensions=dimensions)
+    return None if dimensions is None else space_for(model, dimensions=dimensions).id
+
+
+def _sentence_rows(places: Sequence[_Place], space_id: int | None) -> Iterator[Sequence[Any]]:
     for place in places:
         assert place.passage is not None
         for number, vector in enumerate(place.passage.vectors):
             sentence = place.passage.features.sentences[number]
-            yield place.owner_id, space.id, place.seq, number, sentence.words, sentence.is_question, _halfvec(vector)
+            yield place.owner_id, space_id, place.seq, number, sentence.words, sentence.is_question, _halfvec(vector)
 
 
 def _posting_rows(places: Sequence[_Place]) -> Iterator[Sequence[Any]]:
