@@ -58,9 +58,12 @@ def read(path: Path) -> list[Conversation]:
         Unreadable: it cannot be read, or says something else.
     """
     try:
-        return [_conversation(sample, number) for number, sample in enumerate(json.loads(path.read_text(encoding="utf-8")), start=1)]
+        found = [_conversation(sample, number) for number, sample in enumerate(json.loads(path.read_text(encoding="utf-8")), start=1)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreadable(f"{path} cannot be read as conversations: {type(error).__name__}: {error}") from error
+    if not any(conversation.questions for conversation in found):
+        raise Unreadable(f"{path} cannot be read as conversations: it has no question with evidence")
+    return found
 
 
 def _conversation(sample: dict[str, Any], number: int) -> Conversation:
