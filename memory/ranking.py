@@ -18,7 +18,9 @@ from memory.question import Asked
 from memory.weights import WEIGHTS
 
 # Passages that follow each other in a session have consecutive numbers (seq); between sessions the numbers jump, so that
-# seq - 2 to seq + 2 never leaves one. BM25 has its usual k1 = 1.2 and b = 0.75. A cosine is the inner product, as vectors have length 1.
+# seq - 2 to seq + 2 never leaves one. BM25 has its usual k1 = 1.2 and b = 0.75. A cosine is the inner product, as vectors have
+# length 1. Rows that were written a moment ago are in no statistics of the planner: MATERIALIZED, LATERAL and OFFSET 0 keep it from
+# plans that are quick only for the few rows that it expects.
 _RANK: Final = """
 WITH passage AS MATERIALIZED (
     SELECT seq, turn_id, speaker, session, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
@@ -35,9 +37,10 @@ WITH passage AS MATERIALIZED (
     ) AS sentence
     GROUP BY seq
 ), posting AS MATERIALIZED (
-    SELECT posting.term, posting.seq, posting.frequency::float8, posting.in_question
-    FROM memory_posting posting JOIN passage USING (seq)
-    WHERE posting.owner_id = %(owner)s AND posting.term = ANY(%(terms)s::text[])
+    SELECT term, seq, frequency::float8, in_question
+    FROM memory_posting
+    WHERE owner_id = %(owner)s AND term = ANY(%(terms)s::text[])
+      AND (%(session)s::bigint IS NULL OR EXISTS (SELECT FROM passage WHERE passage.seq = memory_posting.seq))
 ), rarity AS MATERIALIZED (
     SELECT asked.term, ln(1 + (corpus.passages - found.passages + 0.5) / (found.passages + 0.5)) AS idf
     FROM corpus, unnest(%(terms)s::text[]) AS asked (term),
@@ -98,7 +101,7 @@ WITH passage AS MATERIALIZED (
 SELECT passage.id, passage.turn_id, passage.speaker, passage.said_at, passage.text, ranked.score,
        ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
              ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens]::float8[]
-FROM ranked JOIN memory_passage passage ON passage.owner_id = %(owner)s AND passage.seq = ranked.seq
+FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
 ORDER BY ranked.score DESC, ranked.seq
 """
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
@@ -143,7 +146,7 @@ def rank(
         "owner": owner_id,
         "space": space_id,
         "session": session,
-        "embedding": "[" + ",".join(map(str, embedding)) + "]",
+        "embedding": "[" + ",".join(f"{value:.5g}" for value in embedding) + "]",  # a half has no more digits
         "terms": list(asked.terms),
         "speaker": asked.speaker,
         "said_first": [days.first for days in asked.said],
