@@ -35,8 +35,10 @@ MAX_TURNS: Final = 64
 """How many turns are embedded and written together."""
 LEASE_S: Final = 90
 """How long other processes leave an owner to the one that embeds its turns."""
-_MAX_CHARS: Final = 400_000
+_MAX_CHARS: Final = 200_000
 _EMBED_S: Final = 20.0
+# Where this is refused too, the settings are wrong and not the texts.
+_SURELY_FINE: Final = "Hello, world."
 _EMBED_PER_SENTENCE_S: Final = 0.2
 
 _DUE: Final = """
@@ -175,6 +177,10 @@ async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[V
     except EmbeddingFailed as error:
         if not error.is_final:
             raise
+    try:
+        await embed([_SURELY_FINE], model=model)
+    except EmbeddingFailed as error:
+        raise EmbeddingFailed(f"whatever is sent is refused: {error}") from error
     found: list[list[Vector]] = []
     for draft in drafts:
         try:

@@ -289,6 +289,18 @@ def test_what_the_embedder_never_takes_is_remembered_by_its_words(finish, settin
     assert Posting.objects.filter(owner=owner, term="appl").count() == 2
 
 
+def test_a_server_that_refuses_everything_loses_nothing(finish, settings):
+    settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
+    turn = finish("I like apples")
+    picky = PickyEmbedder(disliked="")
+    try:
+        with pytest.raises(EmbeddingFailed, match="whatever is sent"):
+            remember(picky.model)
+    finally:
+        picky.stop()
+    assert Turn.objects.get(pk=turn).remembered_at is None
+
+
 def test_forgetting_a_person_or_a_passage_leaves_no_row(embedder, finish):
     turn = finish("I like apples. I like pears", "So do I")
     kept = finish("I like plums", "I like figs")
@@ -396,11 +408,11 @@ def blocked_copies():
 class PickyEmbedder:
     """Refuses for good whatever holds the word "like", and embeds the rest."""
 
-    def __init__(self):
+    def __init__(self, disliked="like"):
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
-                if any("like" in text for text in texts):
+                if any(disliked in text for text in texts):
                     status, answer = 400, {"error": {"message": "no likes"}}
                 else:
                     status, answer = 200, {"data": [{"index": at, "embedding": [0.6, 0.8]} for at in range(len(texts))]}
