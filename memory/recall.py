@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,12 +21,15 @@ from django.db import connection
 from memory.embedders.client import EmbeddingModel, embed, embedding_model
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
+from memory.words import is_filler
 from observability.api import run_burst
 
 log = structlog.get_logger(__name__)
 
 # What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
 _QUESTION_CHARS: Final = 2000
+# A greeting or thanks needs no memory; "Who am I?" has no more telling words than they have, but asks.
+_ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNORECASE)
 # How many of the best passages are weighed against each other for the token budget.
 POOL: Final = 60
 # What a passage must be worth more for each e-fold of tokens it costs: short ones are preferred among equals.
@@ -86,7 +90,7 @@ class Owner:
 
 async def recall(wish: Wish) -> Recalled:
     """Return what helps to answer `wish.question`, after at most MEMORY_DEADLINE_MS."""
-    if wish.limit < 1 or wish.budget_tokens < 1:
+    if wish.limit < 1 or wish.budget_tokens < 1 or (is_filler(wish.question) and not _ASKS.search(wish.question)):
         return Recalled()
     try:
         async with asyncio.timeout(settings.MEMORY_DEADLINE_MS / 1000):

@@ -125,6 +125,13 @@ def test_people_without_memories_cost_no_embedding(embedder, finish, settings):
     assert ask("What is my dog called?", turn).failure == ""
 
 
+def test_greetings_recall_nothing_and_the_shortest_questions_do(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    assert [texts(ask(greeting, turn)) for greeting in ("Hello!", "ok, thanks", "👍")] == [[], [], []]
+    assert all(texts(ask(question, turn)) for question in ("Who am I?", "what do I like", "Biscuit"))
+
+
 def test_dates_speakers_and_forms_are_found_in_the_statement(embedder, finish):
     person = unique("person")
     may = {"created_at": datetime(2023, 5, 8, 12, tzinfo=UTC), "deadline_at": datetime(2023, 5, 8, 13, tzinfo=UTC)}
