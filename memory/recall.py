@@ -16,7 +16,8 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg.errors import QueryCanceled
 
 from memory.embedders.client import EmbeddingModel, embed, embedding_model
 from memory.question import Voices, read_question
@@ -131,7 +132,8 @@ async def rank_passages(
 
     Raises:
         EmbeddingFailed: the question could not be embedded.
-        django.db.Error: the database did not answer, or not within MEMORY_DEADLINE_MS.
+        TooSlow: the database took longer than MEMORY_DEADLINE_MS.
+        django.db.Error: it did not answer.
     """
     asked = read_question(question[:_QUESTION_CHARS], voices=owner.voices, today=datetime.now(UTC).date())
     [embedding] = await embed([asked.to_embed], model=model)
@@ -177,8 +179,21 @@ def find_owner(conversation_id: int, *, model: str, session: int | None = None, 
     return Owner(owner_id, Voices(names=names), space_id)
 
 
+class TooSlow(Exception):
+    """The database ended recall's statement at the deadline."""
+
+
 def _rank_in_time(*args: Any, **kwargs: Any) -> list[Ranked]:
-    """As `rank`, ended by the database at the deadline: nobody waits for the result by then, but others wait for the thread."""
+    """As `rank`, ended by the database at the deadline: nobody waits for the result by then, but others wait for the thread.
+
+    Raises:
+        TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(settings.MEMORY_DEADLINE_MS)])
-    return rank(*args, **kwargs)
+    try:
+        return rank(*args, **kwargs)
+    except OperationalError as error:
+        if isinstance(error.__cause__, QueryCanceled):
+            raise TooSlow(f"the statement took longer than {settings.MEMORY_DEADLINE_MS} ms") from error
+        raise

@@ -15,9 +15,10 @@ from memory.embedders.client import embed
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
-from memory.recall import Wish, choose, find_owner, recall
+from memory.recall import TooSlow, Wish, _rank_in_time, choose, find_owner, recall
 from memory.weights import WEIGHTS
 from memory.writing import remember_due_turns
+from observability.api import run_burst
 from observability.outbound import close_clients
 from tests.factories import unique
 
@@ -230,6 +231,23 @@ def test_an_embedder_that_is_gone_and_a_broken_statement_are_failures_and_no_err
     recalled = ask("What is my dog called?", turn)
     assert recalled.passages == ()
     assert recalled.failure.startswith("EmbeddingFailed")
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, monkeypatch):
+    settings.MEMORY_DEADLINE_MS = 200
+    tried = []
+
+    def slow():
+        tried.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(20)")
+
+    monkeypatch.setattr("memory.recall.rank", slow)
+    started = time.monotonic()
+    with pytest.raises(TooSlow, match="200 ms"):
+        run(run_burst(_rank_in_time))
+    assert time.monotonic() - started < 5
+    assert tried == [1]
 
 
 def test_without_an_embedder_there_is_nothing_to_recall(embedder, finish, settings):
