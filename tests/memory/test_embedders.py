@@ -122,6 +122,16 @@ def test_it_stays_below_300_mb(free_port, wait_for_embedder):
     assert int(peak.split()[1]) < 300 * 1024
 
 
+def test_it_runs_as_a_command_and_stops_when_asked(free_port, wait_for_embedder):
+    process = subprocess.Popen([sys.executable, "manage.py", "embedder", "--port", str(free_port)])
+    try:
+        wait_for_embedder(process, free_port)
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+
+
 def test_the_port_is_taken(embedder_port):
     done = subprocess.run(
         [sys.executable, "-m", "memory.embedders.builtin", str(embedder_port)], capture_output=True, text=True, timeout=30

@@ -17,7 +17,7 @@ from django.db import connection, connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory.embedders.client import EmbeddingFailed, EmbeddingModel
+from memory.embedders.client import EmbeddingFailed, EmbeddingModel, embedding_model
 from memory.features import features_of
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Posting, Sentence, Speaker, Subject, Turn
 from memory.spaces import WrongSpace
@@ -273,6 +273,17 @@ def test_vectors_of_another_model_are_refused(embedder, finish):
         remember(EmbeddingModel(embedder.base_url, "", "other-model", None))
     assert passages(turn).count() == 0
     assert remember(embedder) == 1
+
+
+def test_the_built_in_embedder_can_be_kept_beside_openai(embedder, finish, settings):
+    first = finish("I like apples")
+    remember(embedder)
+    settings.OPENAI_API_KEY = "key"
+    settings.EMBEDDING_BASE_URL, settings.EMBEDDING_MODEL = embedder.base_url, embedder.name  # as docs/memory.md says
+    second = finish("I like pears", session=Turn.objects.get(pk=first).conversation.session_id)
+    assert remember(embedding_model()) == 1
+    assert Sentence.objects.filter(owner=owner_of(second)).count() == 2
+    assert EmbeddingSpace.objects.count() == 1
 
 
 def test_what_the_embedder_never_takes_is_remembered_by_its_words(finish, settings):
