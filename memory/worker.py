@@ -46,9 +46,11 @@ async def _remember_until(stopping: asyncio.Event, news: asyncio.Event, model: E
         news.clear()  # before looking: what comes while it looks is looked for again
         try:
             remembered = await remember_due_turns(model)
-        except (EmbeddingFailed, WrongSpace, DatabaseError) as error:
+        except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
             failures += 1
-            log.warning("turns not remembered yet", reason=f"{type(error).__name__}: {error}", attempt=failures)
+            expected = isinstance(error, EmbeddingFailed | WrongSpace | DatabaseError)
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("turns not remembered yet", reason=reason, attempt=failures, exc_info=not expected)
             await _wait(stopping, seconds=min(2.0 ** (failures - 1), _LONGEST_WAIT_S))
             continue
         if failures:

@@ -444,3 +444,24 @@ class PickyEmbedder:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+def test_a_worker_goes_on_when_the_embedder_is_back(finish, start_worker, free_port, wait_for_embedder):
+    turn = finish("I like apples")
+    worker = start_worker(f"http://127.0.0.1:{free_port}/v1")
+    eventually(lambda: attempts(turn), what="the worker has tried", timeout_s=30)
+    assert worker.process.poll() is None
+    process = subprocess.Popen([sys.executable, "-m", "memory.embedders.builtin", str(free_port)])
+    try:
+        wait_for_embedder(process, free_port)
+        eventually(lambda: Turn.objects.get(pk=turn).remembered_at, what="the turn is remembered", timeout_s=30)
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert worker.stop() == 0
+
+
+def attempts(turn):
+    """The worker took the turn, and gave it back: its owner is there and not busy."""
+    conversation = Turn.objects.select_related("conversation").get(pk=turn).conversation
+    return MemoryOwner.objects.filter(agent=conversation.agent, subject=conversation.subject_id, busy_until=None).exists()
