@@ -34,7 +34,7 @@ _ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNO
 # How many of the best passages are weighed against each other for the token budget.
 POOL: Final = 60
 # What a passage must be worth more for each e-fold of tokens it costs: short ones are preferred among equals.
-_PRICE_OF_LENGTH: Final = 0.4
+_PRICE_OF_LENGTH: Final = 0.25
 
 # Whose memories a conversation may recall, where there are any that it has not in its prompt already.
 _OWNER: Final = """
