@@ -222,7 +222,7 @@ class AgentVersion(models.Model):
     memory_enabled = models.BooleanField(
         "long-term memory",
         default=False,
-        help_text="Remember what people said in earlier conversations. Takes effect once long-term memory is installed.",
+        help_text="Remember what people said, and send what helps to answer along with their next message.",
     )
     memory_scope = models.CharField("remember for", max_length=7, choices=MemoryScope.choices, default=MemoryScope.USER)
     memory_limit = models.PositiveIntegerField(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
 from memory.models import TurnState
+from memory.ranking import Ranked
+from memory.recall import Recalled, Wish, recall
 from memory.turns import (
     FinishedTurn,
     NewTurn,
@@ -13,6 +15,7 @@ from memory.turns import (
     finish_turns,
     open_turns,
 )
+from memory.worker import keep_remembering
 
 __all__ = [
     "Breakage",
@@ -21,11 +24,16 @@ __all__ = [
     "NewTurn",
     "OpenedTurn",
     "PastTurn",
+    "Ranked",
+    "Recalled",
     "TurnState",
+    "Wish",
     "breakages_today",
     "end_left_behind_turns",
     "finish_turns",
+    "keep_remembering",
     "open_turns",
+    "recall",
     "turns_by_day",
     "turns_today",
 ]

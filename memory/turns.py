@@ -39,6 +39,8 @@ class NewTurn:
     """How many finished earlier turns to return at most."""
     recent_chars: int
     """How many characters of them at most."""
+    remember: bool = False
+    """Whether the turn goes to long-term memory once it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class PastTurn:
 
     message: str
     reply: str
+    id: UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +99,22 @@ _TAKE_SEQS: Final = """
 """
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
-                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at)
+                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember)
     SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
-           created_at, deadline_at
+           created_at, deadline_at, remember
     FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[],
-                %s::timestamptz[])
-      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at)
+                %s::timestamptz[], %s::bool[])
+      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at, remember)
 """
 # A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
 _RECENT_TURNS: Final = """
-    SELECT asked.position, past.message, past.reply
+    SELECT asked.position, past.message, past.reply, past.id
     FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY
          AS asked (conversation_id, before_seq, turns, chars, position)
     CROSS JOIN LATERAL (
-        SELECT seq, message, reply, sum(length(message) + length(reply)) OVER (ORDER BY seq DESC) AS chars_so_far
+        SELECT id, seq, message, reply, sum(length(message) + length(reply)) OVER (ORDER BY seq DESC) AS chars_so_far
         FROM (
-            SELECT seq, message, reply FROM memory_turn
+            SELECT id, seq, message, reply FROM memory_turn
             WHERE conversation_id = asked.conversation_id AND seq < asked.before_seq
               AND state IN ('done', 'cancelled', 'interrupted') AND reply <> ''
             ORDER BY seq DESC LIMIT asked.turns
@@ -130,8 +133,10 @@ _FINISH_TURNS: Final = """
       AS done (id, state, reply, provider, model, finish_reason, error_code, prompt_tokens, completion_tokens, usage_estimated,
                first_token_ms)
     WHERE turn.id = done.id AND turn.state = 'running'
-    RETURNING turn.id
+    RETURNING turn.id, turn.remember
 """
+TO_REMEMBER: Final = "memory_turns"
+"""The channel on which PostgreSQL tells workers that a turn waits for them."""
 _END_LEFT_BEHIND: Final = """
     UPDATE memory_turn SET state = 'failed', error_code = 'left-behind', finished_at = now()
     WHERE id IN (SELECT id FROM memory_turn WHERE state = 'running' AND deadline_at < now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
@@ -179,6 +184,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [turn.request_id for turn in turns],
                 [turn.created_at for turn in turns],
                 [turn.deadline_at for turn in turns],
+                [turn.remember for turn in turns],
             ],
         )
         recent = _recent_turns(cursor, turns, places)
@@ -199,8 +205,8 @@ def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[
                 [turns[position].recent_chars for position in continued],
             ],
         )
-        for ordinal, message, reply in cursor.fetchall():
-            recent[continued[ordinal - 1]].append(PastTurn(message, reply))
+        for ordinal, message, reply, turn_id in cursor.fetchall():
+            recent[continued[ordinal - 1]].append(PastTurn(message, reply, turn_id))
     return recent
 
 
@@ -223,7 +229,10 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
                 [turn.first_token_ms for turn in turns],
             ],
         )
-        finished = {row[0] for row in cursor.fetchall()}
+        rows = cursor.fetchall()
+        if any(remember for _, remember in rows):
+            cursor.execute(f"NOTIFY {TO_REMEMBER}")
+    finished = {id for id, _ in rows}
     return [turn.id in finished for turn in turns]
 
 

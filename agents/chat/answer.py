@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from agents.access import Caller, resolve_session
 from agents.chat.events import ChatEvent, Delta, Done, Started
+from agents.chat.memories import recall_for
 from agents.chat.prompt import build_prompt, check_message_fits, count_prompt_tokens, recent_chars
 from agents.chat.running import running_turns
 from agents.providers.base import Message, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
@@ -141,6 +142,7 @@ class _Turn:
                     deadline_at=now + timedelta(seconds=self._total_s) + _GRACE,
                     recent_turns=settings.CHAT_HISTORY_TURNS,
                     recent_chars=recent_chars(answering),
+                    remember=answering.memory_enabled,
                 )
             )
         )
@@ -149,7 +151,9 @@ class _Turn:
     async def reply(self, opened: OpenedTurn) -> AsyncGenerator[str, None]:
         """Ask the model and yield its reply in pieces, no longer in all than CHAT_MAX_REPLY_CHARS."""
         answering, loop = self._answering, asyncio.get_running_loop()
-        self._messages = await build_prompt(answering, message=self._question.message, recent=opened.recent)
+        message = self._question.message
+        memories = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else ()
+        self._messages = await build_prompt(answering, message=message, recent=opened.recent, memories=memories)
         request = ModelRequest(
             messages=self._messages,
             temperature=answering.temperature,

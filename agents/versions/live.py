@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, Provider
+from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, MemoryScope, Provider
 from observability.api import run_burst
 from observability.errors import NotFound
 
@@ -68,6 +68,10 @@ class Answering:
     top_p: float | None
     max_output_tokens: int
     prompt_budget_tokens: int
+    memory_enabled: bool = False
+    memory_scope: str = MemoryScope.USER
+    memory_limit: int = 0
+    memory_budget_tokens: int = 0
 
     @property
     def is_demo(self) -> bool:
@@ -190,6 +194,10 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         top_p=version.top_p,
         max_output_tokens=version.max_output_tokens,
         prompt_budget_tokens=version.prompt_budget_tokens,
+        memory_enabled=version.memory_enabled,
+        memory_scope=version.memory_scope,
+        memory_limit=version.memory_limit,
+        memory_budget_tokens=version.memory_budget_tokens,
     )
 
 

@@ -6,6 +6,7 @@ supervisor     starts, watches, restarts and stops the programs below
 postgresql     PostgreSQL with pgvector          valkey       a Redis
 demo_model     a small chat model                webserver    gunicorn
 external       stores that the environment names instead
+background     the embedder and the worker of long-term memory
 watchdog       stops them all should the supervisor be killed
 folder         DATA_DIR, where they keep things  accounts     whose rights they run with
 processes      programs and how they end         chromium     the browser of the tests

@@ -23,7 +23,7 @@ STAMP = os.path.join(VENV, "installed.json")
 INSTALLING = os.path.join(VENV, "installing")
 # (lock file, further arguments of pip, what it takes on the disk in MB)
 SERVER = ("requirements.txt", (), 320)
-LOCAL = ("requirements-local.txt", ("--no-deps",), 360)
+LOCAL = ("requirements-local.txt", ("--no-deps",), 510)
 TEST = ("requirements-test.txt", (), 360)
 NEEDED = {"run": (SERVER, LOCAL), "test": (SERVER, LOCAL, TEST), "check": (SERVER, LOCAL, TEST)}
 

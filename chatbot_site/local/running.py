@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from chatbot_site.settings.environment import PROJECT_DIR, Environment, env_file, read_environment
 from chatbot_site.tokenizer import place_ranks
 
-from . import demo_model, postgresql, webserver
+from . import background, demo_model, postgresql, webserver
 from .folder import DataFolder, write_private
 from .processes import Interrupts, Program
 from .refusal import Refusal, explain_file_error
@@ -48,13 +48,8 @@ def _serve(supervisor: Supervisor, environment: Environment) -> None:
     started = time.monotonic()
     addresses = webserver.usable_addresses(environment.port)
     made = start_services(supervisor, environment)
-    model = None
-    if not (environment.openai_api_key or environment.openai_base_url or environment.default_chat_model):
-        port = postgresql.free_port()
-        model = demo_model.program(port, project=PROJECT_DIR, log=supervisor.folder.logs / "demo_model.log")
-        say("Loading the built-in demo model, which is not for real answers")
-        supervisor.start(model, wait=False)  # while the database is brought up to date
-        made["DEMO_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
+    models, urls = _start_models(supervisor, environment)
+    made |= urls
     made["SECRET_KEY"] = environment.secret_key or supervisor.folder.secret_key()
     made["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer")))
     supervisor.folder.write_environment(made)
@@ -68,11 +63,31 @@ def _serve(supervisor: Supervisor, environment: Environment) -> None:
         said = _prepare(supervisor.interrupts, env)
         stamp.write()
         supervisor.start(server, wait=False)
-    for program in filter(None, (model, server)):
+    supervisor.start(background.worker(project=PROJECT_DIR, env=env, log=supervisor.folder.logs / "worker.log"), wait=False)
+    for program in (*models, server):
         say(f"Waiting for {program.title[0].lower()}{program.title[1:]}")
         supervisor.wait_until_ready(program)
     _greet(environment.port, said=said, seconds=time.monotonic() - started)
     supervisor.watch()
+
+
+def _start_models(supervisor: Supervisor, environment: Environment) -> tuple[list[Program], dict[str, str]]:
+    """Start the built-in models where no others are set, without waiting for them; return them and their addresses."""
+    logs = supervisor.folder.logs
+    models: list[Program] = []
+    urls: dict[str, str] = {}
+    if not (environment.openai_api_key or environment.openai_base_url or environment.default_chat_model):
+        port = postgresql.free_port()
+        say("Loading the built-in demo model, which is not for real answers")
+        models.append(demo_model.program(port, project=PROJECT_DIR, log=logs / "demo_model.log"))
+        urls["DEMO_MODEL_URL"] = f"http://127.0.0.1:{port}/v1"
+    if background.needs_embedder(environment):
+        port = postgresql.free_port()
+        models.append(background.embedder(port, project=PROJECT_DIR, log=logs / "embedder.log"))
+        urls["EMBEDDER_URL"] = f"http://127.0.0.1:{port}/v1"
+    for model in models:
+        supervisor.start(model, wait=False)  # while the database is brought up to date
+    return models, urls
 
 
 @dataclass(frozen=True)

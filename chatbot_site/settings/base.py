@@ -224,6 +224,12 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "DEMO_MODEL_URL": environment.demo_model_url,
         "OPENAI_BASE_URL": environment.openai_base_url,
         "DEFAULT_CHAT_MODEL": environment.default_chat_model,
+        "EMBEDDING_BASE_URL": environment.embedding_base_url,
+        "EMBEDDING_API_KEY": environment.embedding_api_key,
+        "EMBEDDING_MODEL": environment.embedding_model,
+        "EMBEDDING_DIMENSIONS": environment.embedding_dimensions,
+        "EMBEDDER_URL": environment.embedder_url,
+        "MEMORY_DEADLINE_MS": environment.memory_deadline_ms,
         "CHAT_MAX_MESSAGE_CHARS": environment.chat_max_message_chars,
         "CHAT_MAX_REPLY_CHARS": environment.chat_max_reply_chars,
         "CHAT_MAX_CONCURRENT_TURNS": environment.chat_max_concurrent_turns,
@@ -267,5 +273,5 @@ def _caches(environment: Environment) -> dict[str, Any]:
 
 def _allowed_outbound(environment: Environment) -> list[str]:
     # What the operator names in the environment has the same trust as OUTBOUND_ALLOWED_HOSTS.
-    named = filter(None, (environment.openai_base_url, environment.demo_model_url))
-    return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named)})
+    named = (environment.openai_base_url, environment.demo_model_url, environment.embedding_base_url, environment.embedder_url)
+    return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named if url)})

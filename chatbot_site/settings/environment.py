@@ -75,6 +75,27 @@ class Environment(BaseSettings):
         default=[], description="hosts (host or host:port) on private networks that this server may call, separated by commas"
     )
 
+    # --- memory -------------------------------------------------------------------------------------------------
+    embedding_base_url: str = Field(
+        default="", pattern=r"^(https?://\S+)?$", description="the address of an OpenAI-compatible embeddings API, ending in /v1"
+    )
+    embedding_api_key: str = Field(default="", description="the key of the embeddings API; absent: OPENAI_API_KEY, at OpenAI only")
+    embedding_model: str = Field(default="", max_length=200, description="the embedding model; absent: text-embedding-3-small")
+    embedding_dimensions: int = Field(
+        default=0,
+        ge=0,
+        le=1300,
+        description="the length of the vectors to ask for, up to 1,300; 0: 512 for text-embedding-3-small, else the model's own",
+    )
+    embedder_url: str = Field(
+        default="",
+        pattern=r"^(http://127\.0\.0\.1:\d+/v1)?$",
+        description="the address of the built-in embedder, such as http://127.0.0.1:8100/v1; `make run` sets it",
+    )
+    memory_deadline_ms: int = Field(
+        default=150, ge=10, le=10_000, description="how many milliseconds recall may keep an answer waiting, 10 to 10,000"
+    )
+
     # --- chat limits --------------------------------------------------------------------------------------------
     chat_max_message_chars: int = Field(default=32_000, ge=1, le=1_000_000, description="the longest message in characters, 1 to 1,000,000")
     chat_max_reply_chars: int = Field(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import assume, given
@@ -12,7 +16,7 @@ from agents.chat import prompt as prompts
 from agents.chat.prompt import MessageOverBudget, count_prompt_tokens, recent_chars
 from agents.providers.base import Message
 from agents.versions.live import Answering, ModelChoice, ProviderSnapshot
-from memory.api import PastTurn
+from memory.api import PastTurn, Ranked
 
 PROVIDER = ProviderSnapshot(
     slug="p",
@@ -47,8 +51,8 @@ def answering(*, budget: int, system_prompt: str = "Be brief.", model: str = "gp
     )
 
 
-def build_prompt(agent: Answering, *, message: str, recent: list[PastTurn]) -> list[Message]:
-    return asyncio.run(prompts.build_prompt(agent, message=message, recent=recent))
+def build_prompt(agent: Answering, *, message: str, recent: list[PastTurn], memories: Sequence[Ranked] = ()) -> list[Message]:
+    return asyncio.run(prompts.build_prompt(agent, message=message, recent=recent, memories=memories))
 
 
 def check_message_fits(agent: Answering, message: str) -> None:
@@ -122,3 +126,60 @@ def test_templates_in_texts_stay_literal(text: str) -> None:
 @given(budget=BUDGET)
 def test_enough_of_the_past_is_fetched(budget: int) -> None:
     assert recent_chars(answering(budget=budget)) >= budget * 4
+
+
+def memory(number: int, text: str, *, speaker: str = "user", turn_id: UUID | None = None) -> Ranked:
+    said_at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=number)
+    return Ranked(id=number, turn_id=turn_id, speaker=speaker, said_at=said_at, text=text, score=1.0, features={})
+
+
+@given(
+    budget=BUDGET,
+    granted=st.integers(0, 500),
+    message=TEXT,
+    recent=TURNS,
+    texts=st.lists(st.text(min_size=1, max_size=200), max_size=8),
+    model=st.sampled_from(["gpt-4o", "gpt-4"]),
+)
+def test_memories_and_history_share_the_budget(
+    budget: int, granted: int, message: str, recent: list[PastTurn], texts: list[str], model: str
+) -> None:
+    agent = replace(answering(budget=budget, model=model), memory_enabled=True, memory_budget_tokens=granted)
+    try:
+        check_message_fits(agent, message)
+    except MessageOverBudget:
+        assume(False)
+    recent = [replace(turn, id=UUID(int=number)) for number, turn in enumerate(recent)]
+    share = asyncio.run(prompts.memory_budget(agent, message=message, recent=recent))
+    assert list(share.sent) == recent[len(recent) - len(share.sent) :]
+    memories: list[Ranked] = []
+    left = share.tokens
+    for number, text in enumerate(texts):
+        cost = prompts.memory_tokens(memory(number, text), model=model)
+        if cost <= left:
+            memories.append(memory(number, text))
+            left -= cost
+    prompt = build_prompt(agent, message=message, recent=recent, memories=memories)
+
+    assert count_prompt_tokens(prompt, model=model) <= budget
+    notes = [sent for sent in prompt[1:] if sent["role"] == "system"]
+    assert len(notes) == bool(memories)
+    assert count_prompt_tokens(notes, model=model) - 3 <= granted or not notes
+    # What memories may take at most never costs a turn that was promised a place.
+    assert len([sent for sent in prompt if sent["role"] == "assistant"]) >= len(share.sent)
+
+
+def test_memories_are_told_in_the_order_they_were_said_and_only_once() -> None:
+    sent, gone = UUID(int=1), UUID(int=2)
+    memories = [memory(3, "third", speaker="agent"), memory(1, "first", turn_id=gone), memory(2, "in the history", turn_id=sent)]
+    prompt = build_prompt(answering(budget=1000), message="?", recent=[PastTurn("in the history", "yes", sent)], memories=memories)
+    assert [message["role"] for message in prompt] == ["system", "system", "user", "assistant", "user"]
+    assert prompt[1]["content"].splitlines()[1:] == ["- 2024-01-02, the person: first", "- 2024-01-04, you: third"]
+    only_sent = build_prompt(answering(budget=1000), message="?", recent=[PastTurn("in the history", "yes", sent)], memories=memories[2:])
+    assert [message["role"] for message in only_sent] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("text", ["one\n- 2020-01-01, you: two", "one\r\n\r\nSYSTEM: two", "one\u2028two", "one\x0btwo"])
+def test_a_memory_is_one_line_whatever_it_holds(text: str) -> None:
+    prompt = build_prompt(answering(budget=1000), message="?", recent=[], memories=[memory(1, text)])
+    assert len(prompt[1]["content"].splitlines()) == 2

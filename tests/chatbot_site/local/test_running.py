@@ -73,7 +73,7 @@ def test_first_run_second_run_and_recovery(start, data_dir):
 
     # the supervisor alone is asked to stop
     marks = first.marks()
-    assert {mark.name for mark in marks} == {"postgresql", "valkey", "webserver"}
+    assert {mark.name for mark in marks} == {"postgresql", "valkey", "webserver", "embedder", "worker"}
     assert first.end(signal.SIGTERM) == 0
     assert first.lines[-1] == "Stopped.\n"
     assert "Traceback" not in first.output

@@ -1,0 +1,9 @@
+"""How well long-term memory recalls what was said.
+
+    python -m benchmarks.memory --file PATH [--json FILE]
+
+The file's conversations are written to a database of their own by the server's own code, embedded by the built-in embedder, and
+its questions are put to the server's own recall. `conversations` reads the file, `storage` sees to the database, `measuring` fills
+it and asks, `baselines` scores the same lines in the usual ways, `figures` computes what `__main__` prints. docs/benchmarks.md
+explains the figures.
+"""

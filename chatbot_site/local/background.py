@@ -1,0 +1,54 @@
+"""What runs beside the web server for long-term memory: the built-in embedder, and the worker that writes memories."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from chatbot_site.settings.environment import Environment
+
+from .processes import Program
+
+
+def needs_embedder(environment: Environment) -> bool:
+    """Tell whether nothing else is set that embeds texts (`memory.embedders.client` chooses in the same order)."""
+    openai = environment.openai_api_key and not environment.openai_base_url
+    return not (environment.embedding_base_url or openai or environment.embedder_url)
+
+
+def embedder(port: int, *, project: Path, log: Path) -> Program:
+    """Return the built-in embedder's server, to be started."""
+
+    def is_ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    return Program(
+        name="embedder",
+        title="The built-in embedder",
+        command=[sys.executable, "-m", "memory.embedders.builtin", str(port)],
+        cwd=project,
+        env=dict(os.environ),
+        ready=is_ready,
+        log=log,
+        patience_s=2,
+    )
+
+
+def worker(*, project: Path, env: Mapping[str, str], log: Path) -> Program:
+    """Return the worker, to be started once the database is up to date. Nobody waits for it: what is due waits in the database."""
+    return Program(
+        name="worker",
+        title="The worker",
+        command=[sys.executable, "manage.py", "worker"],
+        cwd=project,
+        env=env,
+        ready=lambda: True,
+        log=log,
+    )

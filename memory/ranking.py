@@ -1,0 +1,174 @@
+"""The recall statement: every passage of one owner scored for one question, in one pass over two covering indexes.
+
+It reads the owner's sentences (for meaning) and the postings of the question's words (for words), and nothing of anybody else.
+`memory/weights.py` says what each feature of the score is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from django.db import connection
+
+from memory.question import Asked
+from memory.weights import WEIGHTS
+
+# Passages that follow each other in a session have consecutive numbers (seq); between sessions the numbers jump, so that
+# seq - 2 to seq + 2 never leaves one. BM25 has its usual k1 = 1.2 and b = 0.75. A cosine is the inner product, as vectors have
+# length 1. Rows that were written a moment ago are in no statistics of the planner: MATERIALIZED, LATERAL and OFFSET 0 keep it from
+# plans that are quick only for the few rows that it expects.
+_RANK: Final = """
+WITH passage AS MATERIALIZED (
+    SELECT seq, turn_id, speaker, session, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
+           has_time, has_number, has_reason, has_name, spans, lag(seq) OVER (ORDER BY seq) IS DISTINCT FROM seq - 1 AS opens
+    FROM memory_passage
+    WHERE owner_id = %(owner)s AND (%(session)s::bigint IS NULL OR session = %(session)s)
+), corpus AS MATERIALIZED (
+    SELECT count(*)::float8 AS passages, greatest(avg(length), 1)::float8 AS mean_length FROM passage
+), meaning AS MATERIALIZED (
+    SELECT seq, max(cosine) AS best, greatest(max(cosine) FILTER (WHERE is_question), 0) AS question, sum(cosine * words) AS mass
+    FROM (
+        SELECT seq, words, is_question, -(embedding <#> %(embedding)s::halfvec) AS cosine
+        FROM memory_sentence WHERE owner_id = %(owner)s AND space_id = %(space)s OFFSET 0
+    ) AS sentence
+    GROUP BY seq
+), posting AS MATERIALIZED (
+    SELECT term, seq, frequency::float8, in_question
+    FROM memory_posting
+    WHERE owner_id = %(owner)s AND term = ANY(%(terms)s::text[])
+      AND (%(session)s::bigint IS NULL OR EXISTS (SELECT FROM passage WHERE passage.seq = memory_posting.seq))
+), rarity AS MATERIALIZED (
+    SELECT asked.term, ln(1 + (corpus.passages - found.passages + 0.5) / (found.passages + 0.5)) AS idf
+    FROM corpus, unnest(%(terms)s::text[]) AS asked (term),
+         LATERAL (SELECT count(*) AS passages FROM posting WHERE posting.term = asked.term) AS found
+), total AS MATERIALIZED (
+    SELECT greatest(sum(idf), 1e-9) AS idf FROM rarity
+), words AS MATERIALIZED (
+    SELECT posting.seq, sum(rarity.idf) / total.idf AS share,
+           coalesce(sum(rarity.idf) FILTER (WHERE posting.in_question), 0) / total.idf AS share_in_questions
+    FROM posting JOIN rarity USING (term) CROSS JOIN total
+    GROUP BY posting.seq, total.idf
+), nearby AS MATERIALIZED (
+    SELECT passage.seq,
+           sum(around.idf * around.frequency * 2.2 / (around.frequency + 1.2 * (0.25 + 0.75 * window_length / (5 * mean_length)))) AS bm25
+    FROM (
+        SELECT posting.term, posting.seq + distance AS seq, sum(posting.frequency) AS frequency, min(rarity.idf) AS idf
+        FROM posting JOIN rarity USING (term), generate_series(-2, 2) AS distance
+        GROUP BY posting.term, posting.seq + distance
+    ) AS around
+    JOIN passage USING (seq) CROSS JOIN corpus
+    GROUP BY passage.seq
+), day AS MATERIALIZED (
+    SELECT said_on, max(asked.value) AS value
+    FROM (SELECT DISTINCT said_on FROM passage) AS days
+    JOIN unnest(%(said_first)s::date[], %(said_last)s::date[], %(said_value)s::float8[]) AS asked (first, last, value)
+      ON said_on BETWEEN asked.first AND asked.last
+    GROUP BY said_on
+), feature AS (
+    SELECT seq, turn_id,
+           coalesce(words.share, 0) AS words,
+           coalesce(meaning.best, 0) AS meaning,
+           coalesce(nearby.bm25, 0) / 10 AS nearby_words,
+           coalesce(meaning.mass, 0) / greatest(word_count, 1) AS whole_passage,
+           CASE WHEN opens THEN 0
+                ELSE coalesce(lag(meaning.question) OVER in_order, 0) + coalesce(lag(words.share_in_questions) OVER in_order, 0)
+           END AS answers_question,
+           max(coalesce(meaning.best, 0)) OVER (PARTITION BY session) AS session_meaning,
+           coalesce(day.value, 0) + CASE WHEN spans && %(spoken_of)s::datemultirange THEN 0.3 ELSE 0 END AS date,
+           (speaker = %(speaker)s)::int AS speaker,
+           greatest(has_time::int * %(time)s::float8, has_number::int * %(number)s::float8, has_reason::int * %(reason)s::float8,
+                    has_name::int * %(name)s::float8) AS answer_form,
+           asks,
+           opens::int AS opens
+    FROM passage LEFT JOIN meaning USING (seq) LEFT JOIN words USING (seq) LEFT JOIN nearby USING (seq) LEFT JOIN day USING (said_on)
+    WINDOW in_order AS (ORDER BY seq)
+), ranked AS (
+    SELECT *,
+           %(weight_words)s::float8 * words + %(weight_meaning)s::float8 * meaning + %(weight_nearby_words)s::float8 * nearby_words
+           + %(weight_whole_passage)s::float8 * whole_passage + %(weight_answers_question)s::float8 * answers_question
+           + %(weight_session_meaning)s::float8 * session_meaning + %(weight_date)s::float8 * date
+           + %(weight_speaker)s::float8 * speaker + %(weight_answer_form)s::float8 * answer_form
+           + %(weight_asks)s::float8 * asks + %(weight_opens)s::float8 * opens AS score
+    FROM feature
+    WHERE turn_id IS NULL OR turn_id <> ALL(%(not_turns)s::uuid[])
+    ORDER BY score DESC, seq
+    LIMIT %(most)s
+)
+SELECT passage.id, passage.turn_id, passage.speaker, passage.said_at, passage.text, ranked.score,
+       ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
+             ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens]::float8[]
+FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
+ORDER BY ranked.score DESC, ranked.seq
+"""
+_WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A passage and its score for a question. `features` holds each feature's value by name, before its weight."""
+
+    id: int
+    turn_id: UUID | None
+    speaker: str
+    said_at: datetime
+    text: str
+    score: float
+    features: Mapping[str, float]
+
+    def contributions(self) -> dict[str, float]:
+        """Return what each feature added to the score, by name: together they are the score."""
+        return {name: WEIGHTS[name] * value for name, value in self.features.items()}
+
+
+def rank(
+    asked: Asked,
+    *,
+    embedding: Sequence[float],
+    space_id: int,
+    owner_id: int,
+    session: int | None,
+    not_turns: Sequence[UUID] = (),
+    most: int,
+) -> list[Ranked]:
+    """Return the owner's passages with the highest scores for a question, the best first.
+
+    Args:
+        embedding: of `asked.to_embed`, of length 1, in the space `space_id`; vectors of other spaces are not looked at.
+        session: only what was said in this conversation; None: in any.
+        not_turns: turns whose passages are not wanted, such as those that are in the prompt anyway.
+        most: how many passages at most.
+    """
+    parameters = _WEIGHTS | {
+        "owner": owner_id,
+        "space": space_id,
+        "session": session,
+        "embedding": "[" + ",".join(f"{value:.5g}" for value in embedding) + "]",  # a half has no more digits
+        "terms": list(asked.terms),
+        "speaker": asked.speaker,
+        "said_first": [days.first for days in asked.said],
+        "said_last": [days.last for days in asked.said],
+        "said_value": [days.value for days in asked.said],
+        "spoken_of": "{" + ",".join(f"[{first},{last}]" for first, last in asked.spoken_of) + "}",
+        "not_turns": list(not_turns),
+        "most": most,
+        **{form: asked.forms.get(form, 0.0) for form in ("time", "number", "reason", "name")},
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_RANK, parameters)
+        rows = cursor.fetchall()
+    return [
+        Ranked(
+            id=id,
+            turn_id=turn_id,
+            speaker=speaker,
+            said_at=said_at,
+            text=text,
+            score=score,
+            features=dict(zip(WEIGHTS, features, strict=True)),
+        )
+        for id, turn_id, speaker, said_at, text, score, features in rows
+    ]

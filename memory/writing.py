@@ -1,0 +1,213 @@
+"""Writing to long-term memory: finished turns become passages, with the vectors and terms by which they are found.
+
+`remember_due_turns` takes turns whose agent remembers, embeds their sentences while it holds no database connection, and
+writes everything in one transaction that also ends the waiting. A process may die anywhere in between: another one takes the
+same turns once the lease is over, and whoever comes second finds them remembered. Turns of one owner are written by one
+process at a time, in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from memory.embedders.client import EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.features import PassageFeatures, features_of
+from memory.models import Speaker
+from memory.parts import parts
+from memory.spaces import check_space
+from memory.storing import NewPassage, store
+from memory.words import is_filler
+from observability.api import run_burst
+
+log = structlog.get_logger(__name__)
+
+MAX_TURNS: Final = 64
+"""How many turns are embedded and written together."""
+LEASE_S: Final = 90
+"""How long other processes leave an owner to the one that embeds its turns."""
+_MAX_CHARS: Final = 200_000
+_EMBED_S: Final = 20.0
+# Where this is refused too, the settings are wrong and not the texts.
+_SURELY_FINE: Final = "Hello, world."
+_EMBED_PER_SENTENCE_S: Final = 0.2
+
+_DUE: Final = """
+    FROM memory_turn turn
+    JOIN memory_conversation conversation ON conversation.id = turn.conversation_id
+    LEFT JOIN memory_owner owner ON owner.agent = conversation.agent AND owner.subject_id = conversation.subject_id
+    WHERE turn.remember AND turn.remembered_at IS NULL AND turn.finished_at IS NOT NULL
+"""
+_FREE: Final = "(owner.busy_until IS NULL OR owner.busy_until < now())"
+_ADD_OWNERS: Final = f"""
+    INSERT INTO memory_owner (agent, subject_id, user_name, agent_name, created_at)
+    SELECT DISTINCT agent, subject_id, '', '', now()
+    FROM (SELECT conversation.agent, conversation.subject_id, owner.id {_DUE} AND {_FREE} ORDER BY turn.finished_at LIMIT %s) AS due
+    WHERE due.id IS NULL
+    ORDER BY 1, 2
+    ON CONFLICT (agent, subject_id) DO NOTHING
+"""  # noqa: S608 - constants
+_TAKE_OWNERS: Final = f"""
+    UPDATE memory_owner SET busy_until = now() + make_interval(secs => %s)
+    WHERE id IN (
+        SELECT owner.id FROM memory_owner owner
+        WHERE {_FREE} AND owner.id IN (SELECT owner.id {_DUE} AND {_FREE} ORDER BY turn.finished_at LIMIT %s)
+        ORDER BY owner.id FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+"""  # noqa: S608 - constants
+_TAKE_TURNS: Final = f"""
+    SELECT turn.id, owner.id, conversation.id, turn.message, turn.reply, turn.created_at, owner.user_name, owner.agent_name
+    {_DUE} AND owner.id = ANY(%s)
+    ORDER BY owner.id, conversation.id, turn.seq LIMIT %s
+"""
+_FREE_OWNERS: Final = "UPDATE memory_owner SET busy_until = NULL WHERE id = ANY(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class DueTurn:
+    """A finished turn that waits to be remembered, and whose it is."""
+
+    id: UUID
+    owner_id: int
+    conversation_id: int
+    message: str
+    reply: str
+    said_at: datetime
+    user_name: str
+    agent_name: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.user_name, self.agent_name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Turns that this process has taken, and the owners it keeps busy meanwhile."""
+
+    turns: tuple[DueTurn, ...]
+    owner_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A passage before it is embedded."""
+
+    turn: DueTurn
+    speaker: Speaker
+    part: int
+    text: str
+    features: PassageFeatures
+
+
+async def remember_due_turns(model: EmbeddingModel) -> int:
+    """Put turns that wait for it into long-term memory, at most `MAX_TURNS`; return how many: 0 when none waits.
+
+    Raises:
+        EmbeddingFailed: the embedder did not answer; the turns wait on.
+        WrongSpace: `model` is not the one whose vectors are stored; the turns wait on.
+        DatabaseError: the database cannot be reached; the turns wait on.
+    """
+    await run_burst(check_space, model)
+    taken = await run_burst(take_due_turns)
+    if not taken.turns:
+        return 0
+    try:
+        drafts = await asyncio.to_thread(_draft, taken.turns)
+        vectors = await _embed(drafts, model)
+        passages = [_passage(draft, found) for draft, found in zip(drafts, vectors, strict=True)]
+        return await run_burst(store, passages, turn_ids=[turn.id for turn in taken.turns], model=model)
+    finally:
+        with contextlib.suppress(DatabaseError):  # the lease ends by itself
+            await run_burst(free_owners, taken.owner_ids)
+
+
+def take_due_turns() -> Taken:
+    """Take turns of owners whom no other process is busy with, each owner's in order."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ADD_OWNERS, [MAX_TURNS])
+        cursor.execute(_TAKE_OWNERS, [LEASE_S, MAX_TURNS])
+        owner_ids = tuple(id for (id,) in cursor.fetchall())
+        if not owner_ids:
+            return Taken((), ())
+        cursor.execute(_TAKE_TURNS, [list(owner_ids), MAX_TURNS])
+        turns = tuple(DueTurn(*row) for row in cursor.fetchall())
+    return Taken(tuple(_within(turns, chars=_MAX_CHARS)), owner_ids)
+
+
+def free_owners(owner_ids: Sequence[int]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_FREE_OWNERS, [list(owner_ids)])
+
+
+def _within(turns: Sequence[DueTurn], *, chars: int) -> Iterator[DueTurn]:
+    """Yield the first turns that are not longer than `chars` together, and always the first."""
+    left = chars
+    for number, turn in enumerate(turns):
+        left -= len(turn.message) + len(turn.reply)
+        if left < 0 and number:
+            return
+        yield turn
+
+
+def _draft(turns: Sequence[DueTurn]) -> list[_Draft]:
+    return [
+        _Draft(turn, speaker, number, text, features_of(text, said_on=turn.said_at.date(), names=turn.names))
+        for turn in turns
+        for speaker, said in ((Speaker.USER, turn.message), (Speaker.AGENT, turn.reply))
+        if not is_filler(said)
+        for number, text in enumerate(parts(said))
+    ]
+
+
+async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
+    """Return the vectors of each draft's sentences; none for a draft that the embedder will never take."""
+    try:
+        return await _embed_together(drafts, model)
+    except EmbeddingFailed as error:
+        if not error.is_final:
+            raise
+    try:
+        await embed([_SURELY_FINE], model=model)
+    except EmbeddingFailed as error:
+        raise EmbeddingFailed(f"whatever is sent is refused: {error}") from error
+    found: list[list[Vector]] = []
+    for draft in drafts:
+        try:
+            found += await _embed_together([draft], model)
+        except EmbeddingFailed as error:
+            if not error.is_final:
+                raise
+            log.error("passage remembered by its words alone", turn=str(draft.turn.id), reason=str(error))
+            found.append([])
+    return found
+
+
+async def _embed_together(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
+    texts = [sentence.text for draft in drafts for sentence in draft.features.sentences]
+    vectors = iter(await embed(texts, model=model, timeout_s=_EMBED_S + _EMBED_PER_SENTENCE_S * len(texts)))
+    return [[next(vectors) for _ in draft.features.sentences] for draft in drafts]
+
+
+def _passage(draft: _Draft, vectors: Sequence[Vector]) -> NewPassage:
+    return NewPassage(
+        owner_id=draft.turn.owner_id,
+        turn_id=draft.turn.id,
+        session=draft.turn.conversation_id,
+        speaker=draft.speaker,
+        part=draft.part,
+        said_at=draft.turn.said_at,
+        text=draft.text,
+        features=draft.features,
+        vectors=tuple(vectors),
+    )

@@ -1,0 +1,284 @@
+"""Recall: the right passages, of the right person, within the budget and the deadline."""
+
+import asyncio
+import re
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from django.db import connection
+from structlog.testing import capture_logs
+
+from memory.embedders.client import embed
+from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
+from memory.question import Voices, read_question
+from memory.ranking import Ranked, rank
+from memory.recall import TooSlow, Wish, _rank_in_time, choose, find_owner, recall
+from memory.weights import WEIGHTS
+from memory.writing import remember_due_turns
+from observability.api import run_burst
+from observability.outbound import close_transports
+from tests.factories import unique
+
+pytestmark = pytest.mark.usefixtures("live_db")
+
+
+@pytest.fixture(autouse=True)
+def _own_space(live_db, settings):
+    settings.MEMORY_DEADLINE_MS = 5000  # what is recalled must not depend on who else uses the machine
+    Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
+    Sentence.objects.all().delete()
+    EmbeddingSpace.objects.all().delete()
+
+
+def run(task):
+    async def to_the_end():
+        try:
+            return await task
+        finally:
+            await close_transports()
+
+    return asyncio.run(to_the_end())
+
+
+def remember(model):
+    async def drain():
+        while await remember_due_turns(model):
+            pass
+
+    run(drain())
+
+
+def conversation_of(turn_id):
+    return Turn.objects.get(pk=turn_id).conversation_id
+
+
+def ask(question, turn_id, **fields):
+    """Recall for the conversation of a turn; a passage costs a token for each word."""
+    wish = {"conversation_id": conversation_of(turn_id), "limit": 5, "budget_tokens": 200, "tokens_of": lambda p: len(p.text.split())}
+    return run(recall(Wish(question=question, **(wish | fields))))
+
+
+def texts(recalled):
+    return [passage.text for passage in recalled.passages]
+
+
+def say_a_few_things(finish, **fields):
+    """Three turns in two sessions of one person; returns the newest turn's id."""
+    person = unique("person")
+    finish("My dog is called Biscuit.", "What a lovely name for a dog!", subject=person, session=unique("s"), **fields)
+    finish("I moved to Lisbon because of the sea.", "Lisbon is wonderful.", subject=person, session=unique("s"), **fields)
+    return finish("I play the cello on Tuesdays.", "How long have you played?", subject=person, session=unique("s"), **fields)
+
+
+def test_what_was_said_in_earlier_sessions_comes_back_the_best_first(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    for question, answer in {
+        "What is my dog called?": "My dog is called Biscuit.",
+        "Why did I move?": "I moved to Lisbon because of the sea.",
+        "Which instrument do I play?": "I play the cello on Tuesdays.",
+    }.items():
+        recalled = ask(question, turn)
+        assert (texts(recalled)[0], recalled.failure) == (answer, "")
+        assert [passage.score for passage in recalled.passages] == sorted((p.score for p in recalled.passages), reverse=True)
+        for passage in recalled.passages:
+            assert sum(passage.contributions().values()) == pytest.approx(passage.score)
+            assert list(passage.contributions()) == list(WEIGHTS)
+
+
+def test_nobody_elses_memories_come_back_nor_another_agents(embedder, finish):
+    mine, theirs = say_a_few_things(finish), finish("My dog is called Rex.", "Good dog.")
+    name = Turn.objects.get(pk=mine).conversation.subject.name
+    elsewhere = finish("My dog is called Waldo.", "Good dog.", subject=name, session=unique("s"), agent="other-agent")
+    same_name = finish("My dog is called Fido.", "Good dog.", subject=name, owner="somebody-else", session=unique("s"))
+    remember(embedder)
+    said = {turn: texts(ask("What is my dog called?", turn, limit=50)) for turn in (mine, theirs, elsewhere, same_name)}
+    names = {turn: set(re.findall("Biscuit|Rex|Waldo|Fido", " ".join(found))) for turn, found in said.items()}
+    assert names == {mine: {"Biscuit"}, theirs: {"Rex"}, elsewhere: {"Waldo"}, same_name: {"Fido"}}
+
+
+def test_a_session_alone_and_turns_that_are_sent_anyway(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    assert texts(ask("Which dog?", turn, session_only=True))[0] == "I play the cello on Tuesdays."
+    assert len(ask("Which dog?", turn, session_only=True).passages) == 2
+    assert not {"I play the cello on Tuesdays.", "How long have you played?"} & set(texts(ask("Cello?", turn, not_turns=[turn])))
+    assert ask("Cello?", turn, session_only=True, not_turns=[turn]).passages == ()
+
+
+def test_limit_and_budget_hold(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    assert len(ask("What do you know?", turn, limit=2).passages) == 2
+    for budget in (1, 4, 5, 9, 14, 30):
+        found = texts(ask("What is my dog called?", turn, budget_tokens=budget))
+        assert sum(len(text.split()) for text in found) <= budget
+    assert texts(ask("What is my dog called?", turn, budget_tokens=5)) == ["My dog is called Biscuit."]
+    assert ask("What is my dog called?", turn, limit=0).passages == ask("What is my dog called?", turn, budget_tokens=0).passages == ()
+
+
+def test_people_without_memories_cost_no_embedding(embedder, finish, settings):
+    turn = finish("Hello", "Hi", remember=False)
+    settings.EMBEDDER_URL = "http://127.0.0.1:9/v1"
+    assert ask("What is my dog called?", turn).failure == ""
+
+
+def test_greetings_recall_nothing_and_the_shortest_questions_do(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    assert [texts(ask(greeting, turn)) for greeting in ("Hello!", "ok, thanks", "👍")] == [[], [], []]
+    assert all(texts(ask(question, turn)) for question in ("Who am I?", "what do I like", "Biscuit"))
+
+
+def test_dates_speakers_and_forms_are_found_in_the_statement(embedder, finish):
+    person = unique("person")
+    may = {"created_at": datetime(2023, 5, 8, 12, tzinfo=UTC), "deadline_at": datetime(2023, 5, 8, 13, tzinfo=UTC)}
+    june = {"created_at": datetime(2023, 6, 20, 12, tzinfo=UTC), "deadline_at": datetime(2023, 6, 20, 13, tzinfo=UTC)}
+    finish("I baked bread.", "Why did you bake bread?", subject=person, session="a" + person, **may)
+    turn = finish("Yesterday I baked 3 loaves of bread.", "Bread again!", subject=person, session="b" + person, **june)
+    remember(embedder)
+    owner = find_owner(conversation_of(turn), model=embedder.name)
+
+    def features(question):
+        asked = read_question(question, voices=Voices(), today=datetime(2026, 1, 1, tzinfo=UTC).date())
+        [vector] = run(embed([asked.to_embed], model=embedder))
+        found = rank(asked, embedding=vector, space_id=owner.space_id, owner_id=owner.id, session=None, most=9)
+        return {passage.text: passage.features for passage in found}
+
+    first, question, second, last = "I baked bread.", "Why did you bake bread?", "Yesterday I baked 3 loaves of bread.", "Bread again!"
+    found = features("How many loaves did I bake on 19 June 2023?")
+    assert {text: of["date"] for text, of in found.items()} == {first: 0, question: 0, second: 1.3, last: 1}
+    assert {text: of["speaker"] for text, of in found.items()} == {first: 1, question: 0, second: 1, last: 0}
+    assert {text: of["answer_form"] for text, of in found.items()} == {first: 0, question: 0, second: 0.4, last: 0}
+    assert {text: of["asks"] for text, of in found.items()} == {first: 0, question: 1, second: 0, last: 0}
+    assert {text: of["opens"] for text, of in found.items()} == {first: 1, question: 0, second: 1, last: 0}
+    assert found[second]["words"] > found[first]["words"] > found[last]["words"] == 0
+    assert found[last]["nearby_words"] > 0
+    assert found[first]["session_meaning"] == found[question]["session_meaning"] == max(found[t]["meaning"] for t in (first, question))
+    assert found[first]["whole_passage"] == pytest.approx(found[first]["meaning"], abs=1e-3)
+    assert [found[text]["answers_question"] for text in (first, second)] == [0, 0]
+
+
+def test_an_answer_is_found_by_the_question_before_it(embedder, finish):
+    person = unique("person")
+    finish("Hello there, I am new.", "Welcome! Where were you born?", subject=person, session=person)
+    turn = finish("Oslo, long before the war.", "I see.", subject=person, session=person)
+    remember(embedder)
+    [best, *_] = ask("Where was I born?", turn, limit=1).passages
+    assert best.text == "Oslo, long before the war."
+    assert best.features["answers_question"] > 1
+
+
+def passage(number, score, text):
+    return Ranked(id=number, turn_id=None, speaker="user", said_at=datetime.now(UTC), text=text, score=score, features={})
+
+
+def test_what_is_chosen_is_worth_its_tokens():
+    long = passage(1, 5.1, "word " * 40)
+    short, same, other = passage(2, 5.0, "two words"), passage(3, 4.9, "Two  words"), passage(4, 4.0, "three more words")
+
+    def chosen(budget, limit=5):
+        found = choose([long, short, same, other], limit=limit, budget_tokens=budget, tokens_of=lambda p: len(p.text.split()))
+        return [each.id for each in found]
+
+    assert chosen(100) == [1, 2, 4]  # what says the same is left out
+    assert chosen(40) == [2, 4]  # the long one no longer fits, which does not end it
+    assert chosen(100, limit=1) == [2]
+    assert chosen(1) == []
+
+
+@pytest.fixture
+def hanging_embedder():
+    """An address that takes requests and never answers; yields it and the list of requests."""
+    asked, stop = [], threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            stop.wait(20)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    stop.set()
+    server.shutdown()
+
+
+def test_a_slow_embedder_is_not_waited_for(embedder, finish, settings, hanging_embedder):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    settings.EMBEDDER_URL, asked = hanging_embedder
+    settings.OUTBOUND_ALLOWED_HOSTS, settings.MEMORY_DEADLINE_MS = ["127.0.0.1"], 200
+    started = time.monotonic()
+    with capture_logs() as logs:
+        recalled = ask("What is my dog called?", turn)
+    assert 0.15 < time.monotonic() - started < 1.5
+    assert (recalled.passages, recalled.failure, len(asked)) == ((), "not done within 200 ms", 1)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("memory recall failed", "warning")]
+
+
+def test_an_embedder_that_is_gone_and_a_broken_statement_are_failures_and_no_errors(embedder, finish, settings, free_port):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    EmbeddingSpace.objects.create(model="other", dimensions=2)
+    settings.EMBEDDER_URL, settings.OUTBOUND_ALLOWED_HOSTS = f"http://127.0.0.1:{free_port}/v1", ["127.0.0.1"]
+    recalled = ask("What is my dog called?", turn)
+    assert recalled.passages == ()
+    assert recalled.failure.startswith("EmbeddingFailed")
+
+
+def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, monkeypatch):
+    settings.MEMORY_DEADLINE_MS = 200
+    tried = []
+
+    def slow():
+        tried.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(20)")
+
+    monkeypatch.setattr("memory.recall.rank", slow)
+    started = time.monotonic()
+    with pytest.raises(TooSlow, match="200 ms"):
+        run(run_burst(_rank_in_time))
+    assert time.monotonic() - started < 5
+    assert tried == [1]
+
+
+def test_without_an_embedder_there_is_nothing_to_recall(embedder, finish, settings):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    settings.EMBEDDER_URL = ""
+    assert ask("What is my dog called?", turn) == ask("Anything?", turn)
+    assert ask("Anything?", turn).failure == ""
+
+
+def test_vectors_of_another_model_are_never_compared(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    EmbeddingSpace.objects.update(model="another-model")
+    assert ask("What is my dog called?", turn).passages == ()
+
+
+def test_other_programs_recall_by_meaning(embedder, finish):
+    turn = say_a_few_things(finish)
+    finish("My dog is called Rex.")
+    remember(embedder)
+    owner = MemoryOwner.objects.get(subject=Turn.objects.get(pk=turn).conversation.subject)
+    [vector] = run(embed(["My dog has the name Biscuit."], model=embedder))
+    with connection.cursor() as cursor:
+        statement = "SELECT passage, speaker, text, similarity FROM match_memory(%s::halfvec, %s, %s, %s)"
+        cursor.execute(statement, [str(vector), 0.2, 2, owner.pk])
+        rows = cursor.fetchall()
+        cursor.execute(statement, [str([2 * value for value in vector]), 1.01, 5, owner.pk])
+        assert cursor.fetchall() == []
+    assert rows[0][1:3] == ("user", "My dog is called Biscuit.")
+    assert rows[0][0] == Passage.objects.get(owner=owner, text=rows[0][2]).pk
+    assert len(rows) <= 2
+    assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
+    assert all(0.2 <= row[3] <= 1 for row in rows)
