@@ -129,8 +129,9 @@ def test_retry_waits_as_long_as_the_server_asks(open_chat: OpenChat, make_chat_a
 
 
 def test_an_agent_that_is_switched_off_meanwhile(open_chat: OpenChat, make_chat_agent: MakeAgent, upstream: Upstream, api: Any) -> None:
-    agent = make_chat_agent(upstream)
+    agent = make_chat_agent(upstream, greeting="Good day!")
     screen = open_chat(agent)
+    expect(screen.page.get_by_role("log")).to_contain_text("Good day!")  # the page knows its agent before that is switched off
     Agent.objects.filter(pk=agent.pk).update(is_active=False)
     eventually(lambda: api.get(f"/api/agents/{agent.slug}").status_code == 404, what="the agent is gone")
 
