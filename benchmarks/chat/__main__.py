@@ -18,8 +18,8 @@ from . import cores
 from .processes import LoadProcess, ServerProcess, UpstreamProcess, affinity, server_environment
 from .report import Footprint, Report
 from .runner import Extent, Runner, Target
-from .services import stores
 from .storage import AGENT, Storage, fresh_storage, redis_process
+from .stores import stores
 
 FULL = Extent(rounds=3, seconds=1.5)
 QUICK = Extent(rounds=1, seconds=0.6)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from benchmarks.chat.services import stores
+from benchmarks.chat.stores import stores
 from chatbot_site.settings.environment import PROJECT_DIR
 from chatbot_site.tokenizer import place_ranks
 

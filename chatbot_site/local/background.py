@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 from chatbot_site.settings.environment import Environment
 
-from .processes import Program
+from .processes import Program, is_healthy
 
 
 def needs_embedder(environment: Environment) -> bool:
@@ -21,21 +20,13 @@ def needs_embedder(environment: Environment) -> bool:
 
 def embedder(port: int, *, project: Path, log: Path) -> Program:
     """Return the built-in embedder's server, to be started."""
-
-    def is_ready() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
     return Program(
         name="embedder",
         title="The built-in embedder",
         command=[sys.executable, "-m", "memory.embedders.builtin", str(port)],
         cwd=project,
         env=dict(os.environ),
-        ready=is_ready,
+        ready=lambda: is_healthy(port),
         log=log,
         patience_s=2,
     )

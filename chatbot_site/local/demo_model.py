@@ -9,11 +9,10 @@ import importlib.util
 import os
 import signal
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Final
 
-from .processes import Program
+from .processes import Program, is_healthy
 from .refusal import Refusal
 
 MODEL: Final = "smollm2-135m-instruct (demo)"
@@ -38,20 +37,13 @@ def program(port: int, *, project: Path, log: Path) -> Program:
     """Return the demo model's server, to be started."""
     weights()
 
-    def is_ready() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
     return Program(
         name="demo_model",
         title="The demo model",
         command=[sys.executable, "-m", "chatbot_site.local.demo_model", str(port)],
         cwd=project,
         env=dict(os.environ),
-        ready=is_ready,
+        ready=lambda: is_healthy(port),
         log=log,
         patience_s=2,
     )

@@ -15,7 +15,7 @@ from chatbot_site.local.testing import clean_environment
 from chatbot_site.settings.environment import PROJECT_DIR
 from tests.waiting import eventually
 
-SERVICES = [sys.executable, str(Path(__file__).parent / "services.py")]
+SERVICES = [sys.executable, str(Path(__file__).parent / "stores_alone.py")]
 RUN = [sys.executable, "-m", "chatbot_site.local", "run"]
 
 
