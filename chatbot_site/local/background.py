@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from chatbot_site.settings.environment import Environment
 
-from .processes import Program, is_healthy
+from .processes import Program, model_server
 
 
 def needs_embedder(environment: Environment) -> bool:
@@ -20,16 +19,7 @@ def needs_embedder(environment: Environment) -> bool:
 
 def embedder(port: int, *, project: Path, log: Path) -> Program:
     """Return the built-in embedder's server, to be started."""
-    return Program(
-        name="embedder",
-        title="The built-in embedder",
-        command=[sys.executable, "-m", "memory.embedders.builtin", str(port)],
-        cwd=project,
-        env=dict(os.environ),
-        ready=lambda: is_healthy(port),
-        log=log,
-        patience_s=2,
-    )
+    return model_server("memory.embedders.builtin", port, name="embedder", title="The built-in embedder", project=project, log=log)
 
 
 def worker(*, project: Path, env: Mapping[str, str], log: Path) -> Program:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from .processes import Program, is_healthy
+from .processes import Program, model_server
 from .refusal import Refusal
 
 MODEL: Final = "smollm2-135m-instruct (demo)"
@@ -37,16 +37,7 @@ def program(port: int, *, project: Path, log: Path) -> Program:
     """Return the demo model's server, to be started."""
     weights()
 
-    return Program(
-        name="demo_model",
-        title="The demo model",
-        command=[sys.executable, "-m", "chatbot_site.local.demo_model", str(port)],
-        cwd=project,
-        env=dict(os.environ),
-        ready=lambda: is_healthy(port),
-        log=log,
-        patience_s=2,
-    )
+    return model_server("chatbot_site.local.demo_model", port, name="demo_model", title="The demo model", project=project, log=log)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,8 +231,21 @@ class Program:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def is_healthy(port: int) -> bool:
-    """Tell whether a program of ours on this machine answers at /health."""
+def model_server(module: str, port: int, *, name: str, title: str, project: Path, log: Path) -> Program:
+    """Return a server of one of the built-in models, to be started: a `module` that takes its port and answers at /health."""
+    return Program(
+        name=name,
+        title=title,
+        command=[sys.executable, "-m", module, str(port)],
+        cwd=project,
+        env=dict(os.environ),
+        ready=lambda: _is_healthy(port),
+        log=log,
+        patience_s=2,
+    )
+
+
+def _is_healthy(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
             return bool(answer.status == 200)
