@@ -33,6 +33,16 @@ from .versions.publishing import default_provider
 REACHABLE_WITHIN_S: Final = 2.0
 Apps = Sequence[AppConfig] | None
 
+_NEEDED: Final = {
+    (model._meta.db_table, field.column)
+    for model in (Agent, AgentVersion, Provider, VersionFallback)
+    for field in model._meta.concrete_fields
+}
+_COLUMNS: Final = """
+    SELECT asked.name, attname FROM unnest(%s::text[]) AS asked (name)
+    JOIN pg_attribute ON attrelid = to_regclass(asked.name) AND attnum > 0
+"""
+
 
 @register(Tags.database)
 def check_providers(app_configs: Apps = None, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -124,8 +134,9 @@ def _providers_in_use() -> list[Provider]:
     """Return the default provider and those that live versions name; unused ones may be incomplete."""
     live = Agent.objects.filter(is_active=True).exclude(live_version=None).values("live_version")
     named = AgentVersion.objects.filter(pk__in=live).values("provider")
+    background = AgentVersion.objects.filter(pk__in=live).values("summary_provider")
     fallbacks = VersionFallback.objects.filter(version__in=live).values("provider")
-    return list(Provider.objects.filter(Q(is_default=True) | Q(pk__in=named) | Q(pk__in=fallbacks)))
+    return list(Provider.objects.filter(Q(is_default=True) | Q(pk__in=named) | Q(pk__in=background) | Q(pk__in=fallbacks)))
 
 
 def _relies_on_default() -> bool:
@@ -137,13 +148,13 @@ def _relies_on_default() -> bool:
 
 
 def _is_readable(databases: Sequence[str] | None) -> bool:
-    """Tell whether this run checks the database, and the tables exist: `migrate` checks before it has made them."""
+    """Tell whether this run checks the database, and the columns exist: `migrate` checks before it has made them."""
     if "default" not in (databases or ()):
         return False
     try:
         with connections["default"].cursor() as cursor:
-            cursor.execute("SELECT to_regclass('agents_agent'), to_regclass('agents_versionfallback'), to_regclass('agents_provider')")
-            return None not in (cursor.fetchone() or (None,))
+            cursor.execute(_COLUMNS, [[table for table, _ in _NEEDED]])
+            return set(cursor.fetchall()) >= _NEEDED
     except DatabaseError:
         # A database that is down has checks of its own.
         return False

@@ -13,7 +13,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from agents.models import Agent, AgentVersion, Provider
-from agents.versions.content import write_fallbacks
+from agents.versions.content import PROVIDERS, write_fallbacks
 from agents.versions.drafts import discard_draft, draft_of, lock_agent, start_draft
 from agents.versions.publishing import default_provider
 from observability.api import count_tokens
@@ -21,7 +21,7 @@ from observability.api import count_tokens
 from .forms import DEFAULT_PROVIDER, GROUPS, VERSION_FIELDS, DraftForm, chosen_fallbacks, fallback_forms
 from .pages import agent_url, for_editors, for_viewers, person_of, render_agent_page, version_to_edit
 from .permissions import may_edit_agents
-from .simultaneous import FALLBACKS, Values, basis_of, find_conflict, is_current, values_of
+from .simultaneous import FALLBACKS, Values, attribute_of, basis_of, find_conflict, is_current, values_of
 
 MAX_COUNTED_CHARS = 200_000
 
@@ -60,7 +60,7 @@ def _save(request: HttpRequest, agent: Agent) -> HttpResponseBase:
 def _store(agent: Agent, *, author: Any, values: Values) -> None:
     draft = start_draft(agent, author=author)
     for name in VERSION_FIELDS:
-        setattr(draft, f"{name}_id" if name == "provider" else name, values[name])
+        setattr(draft, attribute_of(name), values[name])
     draft.author = author
     draft.save()
     write_fallbacks(draft, fallbacks=values[FALLBACKS])
@@ -83,7 +83,7 @@ def _show_conflict(request: HttpRequest, agent: Agent, *, source: AgentVersion, 
     conflict, merged = find_conflict(basis, source=source, mine=mine, editor=person_of(request))
     version = _copy(source)
     for name in VERSION_FIELDS:
-        setattr(version, f"{name}_id" if name == "provider" else name, merged[name])
+        setattr(version, attribute_of(name), merged[name])
     rows = {"fallbacks-TOTAL_FORMS": str(len(merged[FALLBACKS])), "fallbacks-INITIAL_FORMS": "0"}
     for row, (provider_id, model) in enumerate(merged[FALLBACKS]):
         rows |= {f"fallbacks-{row}-provider": str(provider_id or DEFAULT_PROVIDER), f"fallbacks-{row}-model": model}
@@ -124,12 +124,12 @@ def _show(
 def _values_from(form: DraftForm, fallbacks: Any) -> Values:
     data = form.cleaned_data
     values: Values = {name: data[name] for name in VERSION_FIELDS}
-    return values | {"provider": data["provider"].pk if data["provider"] else None, FALLBACKS: chosen_fallbacks(fallbacks)}
+    return values | {name: data[name].pk if data[name] else None for name in PROVIDERS} | {FALLBACKS: chosen_fallbacks(fallbacks)}
 
 
 def _copy(version: AgentVersion) -> AgentVersion:
     """Return a second object of the same row: a form writes into its instance even when it turns out to be invalid."""
-    return AgentVersion.objects.select_related("author", "provider").filter(pk=version.pk).first() or version
+    return AgentVersion.objects.select_related("author", *PROVIDERS).filter(pk=version.pk).first() or version
 
 
 def _known_models() -> list[str]:

@@ -33,7 +33,15 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "Memory",
         "What the agent keeps about people beyond one conversation.",
-        ("memory_enabled", "memory_scope", "memory_limit", "memory_budget_tokens"),
+        (
+            *("memory_enabled", "memory_scope", "memory_limit", "memory_budget_tokens", "memory_threshold", "knowledge"),
+            *("facts_by_model", "memory_cap", "memory_days"),
+        ),
+    ),
+    (
+        "Conversations",
+        "What becomes of conversations that grow long or old.",
+        ("summaries", "summary_provider", "summary_model", "conversation_days"),
     ),
     ("Notes", "For your colleagues; never sent to the model.", ("note",)),
 )
@@ -106,12 +114,22 @@ class DraftForm(VersionModelForm):
             "memory_scope": widgets.UnfoldAdminSelectWidget(),
             "memory_limit": widgets.UnfoldAdminIntegerFieldWidget({"min": "0", "max": "50"}),
             "memory_budget_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "memory_threshold": widgets.UnfoldAdminDecimalFieldWidget({"step": "0.5", "min": "0", "max": "40"}),
+            "knowledge": widgets.UnfoldAdminTextInputWidget({"autocapitalize": "off", "spellcheck": "false"}),
+            "facts_by_model": widgets.UnfoldBooleanSwitchWidget(),
+            "memory_cap": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "memory_days": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "summaries": widgets.UnfoldBooleanSwitchWidget(),
+            "summary_provider": widgets.UnfoldAdminSelectWidget(),
+            "summary_model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
+            "conversation_days": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
             "note": widgets.UnfoldAdminTextInputWidget(),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
+        cast("forms.ModelChoiceField[Provider]", self.fields["summary_provider"]).empty_label = "the provider that answers"
         for field in self.fields.values():
             field.error_messages |= OUT_OF_BOUNDS
         self.fields["system_prompt"].error_messages["required"] = NO_PROMPT
@@ -120,6 +138,9 @@ class DraftForm(VersionModelForm):
 
     def clean_system_prompt(self) -> str:
         return _worded(self.cleaned_data["system_prompt"])
+
+    def clean_knowledge(self) -> list[str]:
+        return list(dict.fromkeys(self.cleaned_data["knowledge"]))
 
     def clean_greeting(self) -> str:
         return _plain_newlines(self.cleaned_data["greeting"])

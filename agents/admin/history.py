@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from agents.models import Agent, AgentVersion, Publication
 from agents.versions.comparison import FieldChange, compare
+from agents.versions.content import PROVIDERS
 from agents.versions.drafts import draft_of
 from agents.versions.publishing import missing_for_publication, publish, roll_back
 
@@ -33,7 +34,7 @@ class Entry:
 @for_viewers
 def versions(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     """List every version, the newest first."""
-    found = list(agent.versions.select_related("author", "provider", "agent").prefetch_related("fallbacks__provider").order_by("-number"))
+    found = list(agent.versions.select_related("author", *PROVIDERS, "agent").prefetch_related("fallbacks__provider").order_by("-number"))
     by_version: dict[int, list[Publication]] = {}
     for publication in agent.publications.select_related("actor"):
         by_version.setdefault(publication.version_id, []).append(publication)
@@ -122,7 +123,7 @@ def make_live(request: HttpRequest, agent: Agent, number: int) -> HttpResponseBa
 
 
 def _version_or_404(agent: Agent, number: int) -> AgentVersion:
-    found = agent.versions.select_related("agent", "author", "provider").filter(number=number).first()
+    found = agent.versions.select_related("agent", "author", *PROVIDERS).filter(number=number).first()
     if found is None:
         raise Http404
     return found

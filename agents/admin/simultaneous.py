@@ -17,6 +17,8 @@ from django.db import models
 from django.utils import timezone
 
 from agents.models import AgentVersion, Provider
+from agents.versions.comparison import DEFAULTED
+from agents.versions.content import PROVIDERS
 
 from .forms import VERSION_FIELDS
 
@@ -46,8 +48,13 @@ class Conflict:
 
 def values_of(version: AgentVersion) -> Values:
     """Return what an editor can change of `version`, with its fallbacks as a list of (provider id, model)."""
-    values: Values = {name: getattr(version, f"{name}_id" if name == "provider" else name) for name in VERSION_FIELDS}
+    values: Values = {name: getattr(version, attribute_of(name)) for name in VERSION_FIELDS}
     return values | {FALLBACKS: [(row.provider_id, row.model) for row in version.fallbacks.order_by("position")]}
+
+
+def attribute_of(name: str) -> str:
+    """Return the attribute that holds the value of the field `name`: of a provider, its id."""
+    return f"{name}_id" if name in PROVIDERS else name
 
 
 def basis_of(version: AgentVersion) -> str:
@@ -88,11 +95,13 @@ def show(name: str, value: Any) -> str:
     """Return `value` of the field `name` in words."""
     if name == FALLBACKS:
         return "\n".join(f"{position}. {model or 'default model'}" for position, (_, model) in enumerate(value or [], 1)) or "none"
-    if value is None or value == "":
-        return "the default" if name in {"provider", "model", "temperature", "top_p"} else "empty"
+    if value is None or value in ("", []):
+        return "the default" if name in DEFAULTED else "empty"
     if isinstance(value, bool):
         return "on" if value else "off"
-    if name == "provider":
+    if isinstance(value, list):
+        return ", ".join(value)
+    if name in PROVIDERS:
         return str(Provider.objects.filter(pk=value).first() or "a provider that was removed")
     choices = dict(_field(name).flatchoices)
     return str(choices.get(value, value))

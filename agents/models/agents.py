@@ -10,7 +10,10 @@ published version can be live, and only on its own agent.
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -66,6 +69,9 @@ class MemoryScope(models.TextChoices):
 
     SESSION = "session", "this conversation"
     USER = "user", "this person, in every conversation"
+
+
+LONGEST_DAYS: Final = 36_500
 
 
 class AgentVersion(models.Model):
@@ -135,6 +141,74 @@ class AgentVersion(models.Model):
         validators=[MaxValueValidator(100_000)],
         help_text="How much of the prompt budget memories may take.",
     )
+    memory_threshold = models.FloatField(
+        "how sure a memory must be",
+        default=0.0,
+        db_default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(40.0)],
+        help_text="Memories with a lower score are left out. 0: the best are sent, however weak; 40: hardly any ever is.",
+    )
+    memory_cap = models.PositiveIntegerField(
+        "memories kept about a person",
+        default=5000,
+        db_default=5000,
+        validators=[MaxValueValidator(10_000_000)],
+        help_text="Beyond this, the least useful are forgotten. 0: all are kept.",
+    )
+    memory_days = models.PositiveIntegerField(
+        "forget memories after (days)",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(LONGEST_DAYS)],
+        help_text="Counted from when it was said. 0: they are kept.",
+    )
+    knowledge = ArrayField(
+        models.CharField(max_length=63, validators=[validate_slug]),
+        verbose_name="shared knowledge",
+        default=list,
+        db_default=[],
+        blank=True,
+        size=20,
+        error_messages={"item_invalid": "Name %(nth)s:"},
+        help_text="Names of collections that the agent may draw on besides what people told it, separated by commas.",
+    )
+    facts_by_model = models.BooleanField(
+        "let a model read facts out of conversations",
+        default=False,
+        db_default=False,
+        help_text="What people say about themselves in passing is found too. Costs tokens. Without it, only "
+        "plain statements such as “my name is …” become facts.",
+    )
+    summaries = models.BooleanField(
+        "summarise long conversations",
+        default=False,
+        db_default=False,
+        help_text="What no longer fits the prompt budget is sent as a short summary, written in the background. Costs tokens.",
+    )
+    summary_provider = models.ForeignKey(
+        Provider,
+        verbose_name="provider for summaries and facts",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Who runs the model below. Empty: the provider that answers.",
+    )
+    summary_model = models.CharField(
+        "model for summaries and facts",
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A small, cheap model is enough. Empty: the model that answers or, if a provider is chosen, that provider's default.",
+    )
+    conversation_days = models.PositiveIntegerField(
+        "delete conversations after (days)",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(LONGEST_DAYS)],
+        help_text="Counted from the last message. Memories stay. 0: conversations are kept.",
+    )
     reply_cache_s = models.PositiveIntegerField(
         "reply cache (seconds)",
         default=300,
@@ -159,6 +233,11 @@ class AgentVersion(models.Model):
             models.CheckConstraint(condition=Q(top_p=None) | (Q(top_p__gt=0) & Q(top_p__lte=1)), name="top_p_0_to_1"),
             models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="max_output_tokens_positive"),
             models.CheckConstraint(condition=Q(memory_scope__in=MemoryScope.values), name="memory_scope_is_known"),
+            models.CheckConstraint(condition=Q(memory_threshold__range=(0, 40)), name="memory_threshold_0_to_40"),
+            models.CheckConstraint(condition=Q(memory_cap__lte=10_000_000), name="memory_cap_at_most_10_million"),
+            models.CheckConstraint(
+                condition=Q(memory_days__lte=LONGEST_DAYS) & Q(conversation_days__lte=LONGEST_DAYS), name="kept_at_most_100_years"
+            ),
         ]
 
     def __str__(self) -> str:

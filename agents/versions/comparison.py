@@ -11,9 +11,11 @@ from django.db import models
 
 from agents.models import AgentVersion
 
-from .content import Content, content_fields, content_of
+from .content import PROVIDERS, Content, content_fields, content_of
 
 CONTEXT_LINES: Final = 2
+DEFAULTED: Final = frozenset({*PROVIDERS, "model", "summary_model", "temperature", "top_p"})
+"""Fields that stand for a default where they are empty."""
 # Beyond this many lines an exact diff may take seconds; the whole text is shown as replaced instead.
 MAX_DIFF_LINES: Final = 5_000
 
@@ -47,7 +49,7 @@ def compare_contents(old: Content | None, new: Content) -> list[FieldChange]:
     changes = []
     for name in content_fields():
         before, after = (old.fields[name] if old else None), new.fields[name]
-        if before != after and (old or after not in (None, "")):
+        if before != after and (old or after not in (None, "", [])):
             changes.append(_change(name, before, after, is_first=old is None))
     fallbacks_before = old.fallbacks if old else ()
     if fallbacks_before != new.fallbacks:
@@ -111,8 +113,10 @@ def _shown(field: models.Field[Any, Any], value: Any) -> str:
         return "on" if value else "off"
     if field.choices and value is not None:
         return str(dict(field.flatchoices).get(value, value))
+    if isinstance(value, list):
+        return ", ".join(value)
     if value is None or value == "":
-        return "default" if field.name in ("provider", "model", "temperature", "top_p") else ""
+        return "default" if field.name in DEFAULTED else ""
     return str(value)
 
 

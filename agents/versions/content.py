@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agents.models import AgentVersion, VersionFallback
+from agents.models import AgentVersion, Provider, VersionFallback
 
 BOOKKEEPING: Final = frozenset({"id", "agent", "number", "note", "author", "created_at", "updated_at", "published_at"})
+PROVIDERS: Final = ("provider", "summary_provider")
+"""The content fields that name a provider."""
 MAX_FALLBACKS: Final = 5
 
 
@@ -22,7 +24,7 @@ def content_fields() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`fields` maps every content field to its value (the provider as its slug, "" for the default one).
+    """`fields` maps every content field to its value (a provider as its slug, "" where none is named).
 
     `fallbacks` are (provider slug or "", model or "") in the order in which they are tried.
     """
@@ -34,7 +36,9 @@ class Content:
 def content_of(version: AgentVersion) -> Content:
     """Return what `version` says."""
     fields = {name: getattr(version, name) for name in content_fields()}
-    fields["provider"] = version.provider.slug if version.provider else ""
+    for name in PROVIDERS:
+        provider: Provider | None = getattr(version, name)
+        fields[name] = provider.slug if provider else ""
     rows = version.fallbacks.order_by("position").values_list("provider__slug", "model")
     return Content(fields=fields, fallbacks=tuple((slug or "", model) for slug, model in rows))
 

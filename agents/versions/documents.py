@@ -16,7 +16,7 @@ from agents.models import Agent, AgentVersion, Provider
 
 from . import formats
 from .comparison import FieldChange, compare_contents
-from .content import Content, content_of, write_fallbacks
+from .content import PROVIDERS, Content, content_of, write_fallbacks
 from .drafts import create_agent, draft_of, lock_agent, start_draft
 from .publishing import publish as publish_draft
 from .publishing import roll_back
@@ -166,16 +166,18 @@ def _write(draft: AgentVersion, document: AgentDocument, *, author: AbstractBase
         # Whose draft it was, these are no longer that person's words.
         draft.author_id = author.pk if author else None
     values = content_in(document).fields | {"note": document.note}
-    provider = values.pop("provider")
+    for name in PROVIDERS:
+        slug = values.pop(name)
+        setattr(draft, f"{name}_id", providers[slug] if slug else None)
     for name, value in values.items():
         setattr(draft, name, value)
-    draft.provider_id = providers[provider] if provider else None
     draft.save()
     write_fallbacks(draft, fallbacks=[(providers[row.provider] if row.provider else None, row.model) for row in document.fallbacks])
 
 
 def _providers_of(document: AgentDocument, *, source: str) -> dict[str, int]:
-    named = {document.provider: "provider"} | {row.provider: f"fallbacks.{n}.provider" for n, row in enumerate(document.fallbacks, 1)}
+    named = {getattr(document, name): name for name in PROVIDERS}
+    named |= {row.provider: f"fallbacks.{n}.provider" for n, row in enumerate(document.fallbacks, 1)}
     known = dict(Provider.objects.values_list("slug", "pk"))
     problems = {
         where: [

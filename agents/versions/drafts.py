@@ -11,7 +11,7 @@ from django.db.models import Max
 from agents.errors import Conflict
 from agents.models import Access, Agent, AgentVersion
 
-from .content import copy_values, write_fallbacks
+from .content import PROVIDERS, copy_values, write_fallbacks
 
 
 class SlugTaken(Conflict):
@@ -74,7 +74,7 @@ def discard_draft(agent: Agent) -> None:
 
 def draft_of(agent: Agent) -> AgentVersion | None:
     """Return the agent's draft, or None."""
-    return agent.versions.filter(published_at=None).select_related("agent", "provider", "author").first()
+    return agent.versions.filter(published_at=None).select_related("agent", *PROVIDERS, "author").first()
 
 
 def lock_agent(agent: Agent) -> Agent:

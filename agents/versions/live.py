@@ -12,9 +12,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.db.models import QuerySet
+
 from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, MemoryScope, Provider
 from observability.api import run_burst
 from observability.errors import NotFound
+
+from .content import PROVIDERS
 
 FRESH_FOR_S: Final = 0.5
 _MOST_AGENTS: Final = 1000
@@ -72,6 +76,12 @@ class Answering:
     memory_scope: str = MemoryScope.USER
     memory_limit: int = 0
     memory_budget_tokens: int = 0
+    memory_threshold: float = 0.0
+    knowledge: tuple[str, ...] = ()
+    facts_by_model: bool = False
+    summaries: bool = False
+    background: tuple[ModelChoice, ...] = ()
+    """What summarises and reads facts: one model, or none where none is set up."""
 
     @property
     def is_demo(self) -> bool:
@@ -141,10 +151,14 @@ def load_live(slug: str) -> Answering:
     Raises:
         AgentNotFound: no such agent, or it is switched off or never published.
     """
-    agent = Agent.objects.select_related("live_version__provider").filter(slug=slug, is_active=True).first()
+    agent = _agents().filter(slug=slug, is_active=True).first()
     if agent is None or agent.live_version is None:
         raise AgentNotFound
     return snapshot_of(agent, agent.live_version)
+
+
+def _agents() -> QuerySet[Agent]:
+    return Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
 
 
 def load_draft(slug: str) -> Answering:
@@ -153,7 +167,7 @@ def load_draft(slug: str) -> Answering:
     Raises:
         AgentNotFound: no such agent, or one without any version.
     """
-    agent = Agent.objects.select_related("live_version__provider").filter(slug=slug).first()
+    agent = _agents().filter(slug=slug).first()
     version = version_to_try(agent) if agent else None
     if agent is None or version is None:
         raise AgentNotFound
@@ -162,12 +176,12 @@ def load_draft(slug: str) -> Answering:
 
 def version_to_try(agent: Agent) -> AgentVersion | None:
     """Return the agent's draft, or its live version where it has no draft."""
-    return agent.versions.select_related("provider").filter(published_at=None).first() or agent.live_version
+    return agent.versions.select_related(*PROVIDERS).filter(published_at=None).first() or agent.live_version
 
 
 def list_live() -> list[Answering]:
     """Return the live version of every active agent that anyone may use, by slug."""
-    agents = Agent.objects.select_related("live_version__provider").filter(is_active=True, access=Access.PUBLIC, live_version__isnull=False)
+    agents = _agents().filter(is_active=True, access=Access.PUBLIC, live_version__isnull=False)
     return [snapshot_of(agent, agent.live_version) for agent in agents if agent.live_version]
 
 
@@ -198,7 +212,20 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         memory_scope=version.memory_scope,
         memory_limit=version.memory_limit,
         memory_budget_tokens=version.memory_budget_tokens,
+        memory_threshold=version.memory_threshold,
+        knowledge=tuple(version.knowledge),
+        facts_by_model=version.facts_by_model,
+        summaries=version.summaries,
+        background=_background_of(version, tuple(choices[:1])),
     )
+
+
+def _background_of(version: AgentVersion, answering: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:
+    """Return the model of `version` for background work: the one it names, or else the first that is `answering`."""
+    if provider := version.summary_provider:
+        model = version.summary_model or provider.default_model
+        return (ModelChoice(_snapshot_of_provider(provider), model),) if model else ()
+    return tuple(ModelChoice(choice.provider, version.summary_model or choice.model) for choice in answering)
 
 
 def _snapshot_of_provider(provider: Provider) -> ProviderSnapshot:

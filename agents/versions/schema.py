@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agents.models import OUT_OF_BOUNDS, Access, Agent, AgentVersion, MemoryScope
 from observability.errors import BadRequest
 
-from .content import MAX_FALLBACKS, Content, content_fields
+from .content import MAX_FALLBACKS, PROVIDERS, Content, content_fields
 
 MAX_MODEL_CHARS: Final = 200
 DEFAULTS: Final[dict[str, Any]] = {
@@ -49,6 +49,9 @@ class Memory(BaseModel):
     scope: str = DEFAULTS["memory_scope"]
     limit: int = DEFAULTS["memory_limit"]
     budget_tokens: int = DEFAULTS["memory_budget_tokens"]
+    threshold: float = DEFAULTS["memory_threshold"]
+    cap: int = DEFAULTS["memory_cap"]
+    days: int = DEFAULTS["memory_days"]
 
 
 class Fallback(BaseModel):
@@ -78,6 +81,12 @@ class AgentDocument(BaseModel):
     max_output_tokens: int = DEFAULTS["max_output_tokens"]
     prompt_budget_tokens: int = DEFAULTS["prompt_budget_tokens"]
     memory: Memory = Memory()
+    knowledge: list[str] = DEFAULTS["knowledge"]
+    facts_by_model: bool = DEFAULTS["facts_by_model"]
+    summaries: bool = DEFAULTS["summaries"]
+    summary_provider: str = ""
+    summary_model: str = DEFAULTS["summary_model"]
+    conversation_days: int = DEFAULTS["conversation_days"]
     reply_cache_s: int = DEFAULTS["reply_cache_s"]
     note: str = DEFAULTS["note"]
 
@@ -95,8 +104,8 @@ REMEDIES: Final = {
     "bool_type": "Write true or false.",
     "int_type": "Write a whole number, without quotes.",
     "int_parsing_size": "Write a smaller number.",
-    "float_type": "Write a number such as 0.7, without quotes, or null for the model's default.",
-    "finite_number": "Write a number such as 0.7, or null for the model's default.",
+    "float_type": "Write a number such as 0.7, without quotes; temperature and top_p may be null, for the model's default.",
+    "finite_number": "Write a number such as 0.7; temperature and top_p may be null, for the model's default.",
     "list_type": "Write a list: each entry on a line of its own that starts with '- '.",
     "too_long": f"At most {MAX_FALLBACKS} are possible. Remove some.",
     "model_type": "Write fields under it, each on a line of its own, such as 'provider: openai'.",
@@ -129,10 +138,10 @@ def out_of_bounds(document: AgentDocument) -> dict[str, list[str]]:
             problems[path] = [unusable]
     agent = Agent(slug=document.slug, name=document.name, description=document.description, access=document.access)
     content = content_in(document).fields
-    version = AgentVersion(**{name: value for name, value in content.items() if name != "provider"}, note=document.note)
+    version = AgentVersion(**{name: value for name, value in content.items() if name not in PROVIDERS}, note=document.note)
     for instance in (agent, version):
         try:
-            instance.clean_fields(exclude={"agent", "number", "provider", "live_version"})
+            instance.clean_fields(exclude={"agent", "number", *PROVIDERS, "live_version"})
         except ModelError as error:
             for name, errors in error.error_dict.items():
                 for one in errors:

@@ -51,6 +51,15 @@ COLUMNS = {
     "memory_scope": "session",
     "memory_limit": 7,
     "memory_budget_tokens": 7,
+    "memory_threshold": 7.5,
+    "memory_cap": 7,
+    "memory_days": 7,
+    "knowledge": ["other"],
+    "facts_by_model": True,
+    "summaries": True,
+    "summary_provider_id": 7,
+    "summary_model": "other",
+    "conversation_days": 7,
     "reply_cache_s": 7,
     "note": "other",
     "created_at": "2001-01-01T00:00:00Z",
@@ -226,11 +235,13 @@ def _wait_for_a_lock() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_rules_can_be_taken_out_and_put_back() -> None:
+    agent = make_agent(knowledge=["handbook"])
     call_command("migrate", "agents", "0001", verbosity=0)
     try:
-        agent = make_agent()
         run("UPDATE agents_agentversion SET greeting = 'changed' WHERE id = %s", agent.live_version_id)
     finally:
         call_command("migrate", "agents", verbosity=0)
     refused("published_version_is_immutable", "UPDATE agents_agentversion SET greeting = 'x' WHERE id = %s", agent.live_version_id)
+    agent.live_version.refresh_from_db()
+    assert (agent.live_version.knowledge, agent.live_version.memory_cap) == ([], 5000), "published versions have later columns' defaults"
     make_version(agent, greeting="a new version")

@@ -125,7 +125,7 @@ def document(**fields: Any) -> str:
     ("text", "field", "remedy"),
     [
         (document(colour="red"), "colour", "no such field"),
-        (document(memory={"depth": 1}), "memory.depth", "use one of enabled, scope, limit, budget_tokens"),
+        (document(memory={"depth": 1}), "memory.depth", "use one of enabled, scope, limit, budget_tokens, threshold, cap, days"),
         (document(fallbacks=[{"provider": ""}, {"name": "x"}]), "fallbacks.2.name", "use one of provider, model"),
         (document(fallbacks="x"), "fallbacks", "Write a list"),
         (document(fallbacks=[{}] * 6), "fallbacks", "At most 5"),
