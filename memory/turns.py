@@ -50,15 +50,21 @@ class PastTurn:
     message: str
     reply: str
     id: UUID | None = field(default=None, compare=False)
+    seq: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedTurn:
-    """The stored turn's place in its conversation, and the finished turns before it, oldest first."""
+    """The stored turn's place in its conversation, and the finished turns before it, oldest first.
+
+    `summary` tells what was said up to the turn `summarised_seq`; "" and 0 where nothing is summarised.
+    """
 
     conversation_id: int
     seq: int
     recent: tuple[PastTurn, ...]
+    summary: str = ""
+    summarised_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,8 @@ class FinishedTurn:
     completion_tokens: int | None = None
     usage_estimated: bool = False
     first_token_ms: int | None = None
+    summarise_before: int | None = None
+    """The oldest turn of the prompt: what was said before it, and stands in no summary, is to be summarised. None: nothing is."""
 
 
 _ConversationKey = tuple[str, str, str]
@@ -95,7 +103,7 @@ _TAKE_SEQS: Final = """
     ORDER BY new.owner, new.agent, new.session_id
     ON CONFLICT (owner, agent, session_id)
     DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
-    RETURNING owner, agent, session_id, id, last_seq
+    RETURNING owner, agent, session_id, id, last_seq, summary, summarised_seq
 """
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
@@ -108,7 +116,7 @@ _ADD_TURNS: Final = """
 """
 # A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
 _RECENT_TURNS: Final = """
-    SELECT asked.position, past.message, past.reply, past.id
+    SELECT asked.position, past.message, past.reply, past.id, past.seq
     FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[]) WITH ORDINALITY
          AS asked (conversation_id, before_seq, turns, chars, position)
     CROSS JOIN LATERAL (
@@ -135,6 +143,22 @@ _FINISH_TURNS: Final = """
     WHERE turn.id = done.id AND turn.state = 'running'
     RETURNING turn.id, turn.remember
 """
+# A conversation whose row somebody has locked is answering another message: that turn's end will find the same turns left out.
+_MARK_TO_SUMMARISE: Final = """
+    UPDATE memory_conversation SET summary_due = true
+    WHERE id IN (
+        SELECT conversation.id
+        FROM unnest(%s::uuid[], %s::int[]) AS sent (turn_id, from_seq)
+        JOIN memory_turn turn ON turn.id = sent.turn_id
+        JOIN memory_conversation conversation ON conversation.id = turn.conversation_id
+        WHERE NOT conversation.summary_due AND EXISTS (
+            SELECT FROM memory_turn past
+            WHERE past.conversation_id = conversation.id AND past.seq > conversation.summarised_seq AND past.seq < sent.from_seq
+              AND past.state IN ('done', 'cancelled', 'interrupted') AND past.reply <> ''
+        )
+        FOR UPDATE OF conversation SKIP LOCKED
+    )
+"""
 TO_REMEMBER: Final = "memory_turns"
 """The channel on which PostgreSQL tells workers that a turn waits for them."""
 _END_LEFT_BEHIND: Final = """
@@ -154,6 +178,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
         by_conversation[turn.owner, turn.agent, turn.session_id].append(position)
     firsts = [turns[positions[0]] for positions in by_conversation.values()]
     places: list[tuple[int, int]] = [(0, 0)] * len(turns)
+    summaries: list[tuple[str, int]] = [("", 0)] * len(turns)
     with connection.cursor() as cursor:
         subjects = sorted({(turn.owner, turn.subject) for turn in firsts})
         cursor.execute(_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]])
@@ -167,10 +192,11 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [len(positions) for positions in by_conversation.values()],
             ],
         )
-        for owner, agent, session_id, conversation_id, last_seq in cursor.fetchall():
+        for owner, agent, session_id, conversation_id, last_seq, summary, summarised_seq in cursor.fetchall():
             positions = by_conversation[owner, agent, session_id]
             for offset, position in enumerate(positions, start=last_seq - len(positions) + 1):
                 places[position] = (conversation_id, offset)
+                summaries[position] = (summary, summarised_seq)
         cursor.execute(
             _ADD_TURNS,
             [
@@ -188,7 +214,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
             ],
         )
         recent = _recent_turns(cursor, turns, places)
-    return [OpenedTurn(*places[position], tuple(recent[position])) for position in range(len(turns))]
+    return [OpenedTurn(*places[position], tuple(recent[position]), *summaries[position]) for position in range(len(turns))]
 
 
 def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> defaultdict[int, list[PastTurn]]:
@@ -205,8 +231,8 @@ def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[
                 [turns[position].recent_chars for position in continued],
             ],
         )
-        for ordinal, message, reply, turn_id in cursor.fetchall():
-            recent[continued[ordinal - 1]].append(PastTurn(message, reply, turn_id))
+        for ordinal, *past in cursor.fetchall():
+            recent[continued[ordinal - 1]].append(PastTurn(*past))
     return recent
 
 
@@ -232,6 +258,8 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
         rows = cursor.fetchall()
         if any(remember for _, remember in rows):
             cursor.execute(f"NOTIFY {TO_REMEMBER}")
+        if cut := [(turn.id, turn.summarise_before) for turn in turns if turn.summarise_before is not None]:
+            cursor.execute(_MARK_TO_SUMMARISE, [[id for id, _ in cut], [from_seq for _, from_seq in cut]])
     finished = {id for id, _ in rows}
     return [turn.id in finished for turn in turns]
 
