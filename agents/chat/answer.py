@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from uuid_utils.compat import uuid7
 
-from agents.access import Caller, resolve_session
+from agents.access import Caller, resolve_session, subject_name
 from agents.chat.events import ChatEvent, Delta, Done, Started
 from agents.chat.memories import recall_for
 from agents.chat.prompt import build_prompt, check_message_fits, count_prompt_tokens, recent_chars
@@ -43,6 +43,8 @@ class Question:
     """What a caller asks of an agent.
 
     Attributes:
+        user: the end user whom the caller names; "" where it names none.
+        version: answer with this published version; None: with the live one.
         draft: answer with the unpublished draft; for editors.
         stream: ask the model for a stream, so that the reply comes in pieces.
     """
@@ -51,6 +53,8 @@ class Question:
     message: str
     caller: Caller
     session_id: str | None = None
+    user: str = ""
+    version: int | None = None
     draft: bool = False
     stream: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
@@ -65,6 +69,7 @@ async def answer(question: Question) -> AsyncGenerator[ChatEvent, None]:
 
     Raises:
         AgentNotFound: before `Started`: no such agent, or not one this caller may use.
+        VersionNotFound: before `Started`: the agent has no such published version.
         MessageOverBudget: before `Started`: the message alone exceeds the agent's prompt budget.
         Unavailable: before `Started`: too many turns at once.
         UpstreamFailed: after `Started`: every model in the agent's chain failed, or the answer broke midway.
@@ -98,8 +103,10 @@ async def _answering_version(question: Question) -> Answering:
             raise AgentNotFound
         return await run_burst(load_draft, question.agent)
     answering = await live_versions.find(question.agent)
-    if not question.caller.may_use(answering.access):
+    if not question.caller.may_use(answering.slug, access=answering.access):
         raise AgentNotFound
+    if question.version not in (None, answering.number):
+        return await live_versions.find(question.agent, version=question.version)
     return answering
 
 
@@ -131,7 +138,7 @@ class _Turn:
                 NewTurn(
                     id=self.id,
                     owner=self.owner,
-                    subject=self.session_id,
+                    subject=subject_name(question.caller, user=question.user, session_id=self.session_id),
                     session_id=self.session_id,
                     agent=answering.slug,
                     version=answering.number,

@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('agents', '0003_memory_help'),
+        ('agents', '0004_api_keys'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

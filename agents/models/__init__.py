@@ -1,6 +1,7 @@
-"""Agents, their versions, and the providers whose models answer for them."""
+"""Agents, their versions, the providers whose models answer for them, and the keys that open them."""
 
 from .agents import Access, Agent, AgentVersion, MemoryScope, Publication, VersionFallback
+from .keys import ApiKey, KeyOwner, Scope
 from .providers import (
     KEY_VARIABLE_PATTERN,
     OUT_OF_BOUNDS,
@@ -18,9 +19,12 @@ __all__ = [
     "Access",
     "Agent",
     "AgentVersion",
+    "ApiKey",
+    "KeyOwner",
     "MemoryScope",
     "Provider",
     "Publication",
+    "Scope",
     "VersionFallback",
     "validate_base_url",
     "validate_slug",

@@ -18,8 +18,15 @@ def _is_storable(text: str) -> str:
     return text
 
 
+def _is_one_path_segment(name: str) -> str:
+    if "/" in name or name in (".", ".."):
+        raise ValueError("must not contain '/' or be '.' or '..'; choose another name")
+    return name
+
+
 Storable = Annotated[str, AfterValidator(_is_storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_is_storable)]
+UserName = Annotated[Name, AfterValidator(_is_one_path_segment)]
 MetadataText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_storable)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_is_storable)]
 
@@ -39,9 +46,11 @@ class ChatRequest(Strict):
         validation_alias=AliasChoices("session_id", "sessionId"),
         description="The conversation. Absent: a new one is begun and its id returned. `sessionId` is accepted too.",
     )
-    user: Name | None = Field(default=None, description="The end user on whose behalf you call. Needs an API key.")
+    user: UserName | None = Field(default=None, description="The end user on whose behalf you call; no '/'. Needs an API key.")
     stream: bool = Field(default=False, description="The same as `Accept: text/event-stream`.")
-    version: int | None = Field(default=None, ge=1, description="A published version other than the live one. Needs an API key.")
+    version: int | None = Field(
+        default=None, ge=1, description="A published version other than the live one. Needs an API key with the scope `pinned_versions`."
+    )
     metadata: dict[MetadataKey, MetadataText] = Field(
         default={}, max_length=16, description="Up to 16 texts that are kept with the turn and never sent to the model."
     )

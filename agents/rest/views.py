@@ -12,20 +12,23 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
-from agents.access import Caller, anonymous, client_address
+from agents.access import require_scope, user_named
 from agents.chat.answer import Question, answer, live_versions
 from agents.chat.events import Done
+from agents.models import Scope
 from agents.rest.asyncview import AsyncAPIView
+from agents.rest.authentication import caller_of
 from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, Problem, read
 from agents.rest.sse import MEDIA_TYPE, EventStreamRenderer, chat_answer, stream_events
 from agents.versions.live import AgentNotFound, Answering, list_live
 from observability.api import run_burst
-from observability.errors import BadRequest, Unauthorized
+from observability.errors import BadRequest
 
 _encode: Final = msgspec.json.Encoder().encode
 _PROBLEMS: Final = {
     400: "The request is unusable; `errors` names the fields.",
     401: "An API key is needed, or the one given is not valid.",
+    403: "The key lacks a scope, or the token is another user's.",
     404: "No such agent, or not one you may use.",
     406: "Accept `application/json` or `text/event-stream`.",
     413: "The body is too large.",
@@ -64,18 +67,21 @@ class ChatView(AsyncAPIView):
         for header in _NOT_YET:
             if header in request.headers:
                 raise BadRequest(f"This server does not support {header} yet. Send the request without that header.")
-        caller = caller_of(request)
+        caller = await caller_of(request)
+        if caller.key_id:
+            require_scope(caller, Scope.CHAT)
         asked = read(ChatRequest, request.data)
-        if asked.user is not None:
-            raise Unauthorized("Naming a user needs an API key. Leave 'user' out to chat anonymously.")
+        user = user_named(caller, asked.user)
         if asked.version is not None:
-            raise Unauthorized("Choosing a version needs an API key. Leave 'version' out to talk to the live one.")
+            require_scope(caller, Scope.PINNED_VERSIONS)
         request_id = request_id_of(request)
         question = Question(
             agent=agent,
             message=asked.message,
             caller=caller,
             session_id=asked.session_id,
+            user=user,
+            version=asked.version,
             stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,
             metadata=asked.metadata,
             request_id=request_id,
@@ -90,7 +96,7 @@ class ChatView(AsyncAPIView):
 
 
 class AgentListView(AsyncAPIView):
-    """The active, published agents that anyone may use."""
+    """The active, published agents that the caller may use."""
 
     @extend_schema(
         operation_id="list_agents",
@@ -98,8 +104,9 @@ class AgentListView(AsyncAPIView):
         responses={(200, "application/json"): AgentList, **_problems(401, 406, 503)},
     )
     async def get(self, request: Request) -> HttpResponseBase:
-        caller_of(request)
-        return _json({"agents": [_card(agent) for agent in await run_burst(list_live)]})
+        caller = await caller_of(request)
+        agents = await run_burst(list_live, lambda agent: caller.may_use(agent.slug, access=agent.access))
+        return _json({"agents": [_card(agent) for agent in agents]})
 
 
 class AgentView(AsyncAPIView):
@@ -112,22 +119,11 @@ class AgentView(AsyncAPIView):
         responses={(200, "application/json"): AgentCard, **_problems(401, 404, 406, 503)},
     )
     async def get(self, request: Request, agent: str) -> HttpResponseBase:
-        caller = caller_of(request)
+        caller = await caller_of(request)
         live = await live_versions.find(agent)
-        if not caller.may_use(live.access):
+        if not caller.may_use(live.slug, access=live.access):
             raise AgentNotFound
         return _json(_card(live))
-
-
-def caller_of(request: Request | HttpRequest) -> Caller:
-    """Return who is calling.
-
-    Raises:
-        Unauthorized: an Authorization header was sent; this server knows no API keys yet.
-    """
-    if "Authorization" in request.headers:
-        raise Unauthorized("The API key is not valid. Leave the Authorization header out to chat anonymously.")
-    return anonymous(client_address(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", "")))
 
 
 def request_id_of(request: Request | HttpRequest) -> str:

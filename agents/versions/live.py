@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db.models import QuerySet
 
-from agents.models import SLUG_PATTERN, Access, Agent, AgentVersion, MemoryScope, Provider
+from agents.models import SLUG_PATTERN, Agent, AgentVersion, MemoryScope, Provider
 from observability.api import run_burst
 from observability.errors import NotFound
 
@@ -22,6 +23,7 @@ from .content import PROVIDERS
 
 FRESH_FOR_S: Final = 0.5
 _MOST_AGENTS: Final = 1000
+_LARGEST_NUMBER: Final = 2**31 - 1
 _SLUG: Final = re.compile(SLUG_PATTERN)
 
 
@@ -31,6 +33,14 @@ class AgentNotFound(NotFound):
     code = "agent-not-found"
     title = "Agent not found"
     remedy = "Check the agent's name; GET /api/agents lists those you may use."
+
+
+class VersionNotFound(NotFound):
+    """The agent has no such published version."""
+
+    code = "version-not-found"
+    title = "Version not found"
+    remedy = "Choose a version that was published, or leave 'version' out to talk to the live one."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,59 +98,66 @@ class Answering:
         return bool(self.choices) and self.choices[0].provider.is_demo
 
 
+_Wanted = tuple[str, int | None]
+
+
 class LiveVersions:
-    """The live versions that this process has used lately, by slug.
+    """The versions that this process has used lately, by slug and number (None is the live one).
 
     That nothing answers under a slug is remembered just as long: otherwise an agent that the caller may not use
     would be told from an absent one by how quickly it is refused.
     """
 
     def __init__(self) -> None:
-        self._snapshots: dict[str, tuple[float, Answering]] = {}
-        self._absences: dict[str, float] = {}
-        self._loading: dict[str, asyncio.Task[Answering]] = {}
+        self._snapshots: dict[_Wanted, tuple[float, Answering]] = {}
+        self._absences: dict[_Wanted, tuple[float, type[NotFound]]] = {}
+        self._loading: dict[_Wanted, asyncio.Task[Answering]] = {}
 
-    async def find(self, slug: str) -> Answering:
-        """Return the live version of the active agent `slug`.
+    async def find(self, slug: str, *, version: int | None = None) -> Answering:
+        """Return the live version of the active agent `slug`, or the published one with the number `version`.
 
         Raises:
             AgentNotFound: no such agent, or it is switched off or never published.
+            VersionNotFound: it has no such published version.
         """
+        wanted = (slug, version)
         fresh_since = time.monotonic() - FRESH_FOR_S
-        known = self._snapshots.get(slug)
+        known = self._snapshots.get(wanted)
         if known is not None and known[0] > fresh_since:
             return known[1]
-        if self._absences.get(slug, fresh_since) > fresh_since:
-            raise AgentNotFound
+        absent = self._absences.get(wanted)
+        if absent is not None and absent[0] > fresh_since:
+            raise absent[1]
         if not _SLUG.fullmatch(slug):  # no such name was ever stored, and PostgreSQL cannot even be asked for some
             raise AgentNotFound
-        task = self._loading.get(slug)
+        task = self._loading.get(wanted)
         if task is None:
-            task = self._loading[slug] = asyncio.create_task(self._load(slug))
-            task.add_done_callback(lambda done: self._loaded(slug, done))
+            task = self._loading[wanted] = asyncio.create_task(self._load(wanted))
+            task.add_done_callback(lambda done: self._loaded(wanted, done))
         return await asyncio.shield(task)
 
-    def _loaded(self, slug: str, task: asyncio.Task[Answering]) -> None:
-        self._loading.pop(slug, None)
+    def _loaded(self, wanted: _Wanted, task: asyncio.Task[Answering]) -> None:
+        self._loading.pop(wanted, None)
         if not task.cancelled():
             task.exception()  # those who waited were told; where all of them left, nobody need be
 
-    async def _load(self, slug: str) -> Answering:
+    async def _load(self, wanted: _Wanted) -> Answering:
         asked_at = time.monotonic()
+        slug, version = wanted
         try:
-            snapshot = await run_burst(load_live, slug)
-        except AgentNotFound:
-            self._snapshots.pop(slug, None)
+            snapshot = await (run_burst(load_live, slug) if version is None else run_burst(load_published, slug, version))
+        except (AgentNotFound, VersionNotFound) as absence:
+            self._snapshots.pop(wanted, None)
             _make_room(self._absences)
-            self._absences[slug] = asked_at
+            self._absences[wanted] = (asked_at, type(absence))
             raise
-        self._absences.pop(slug, None)
+        self._absences.pop(wanted, None)
         _make_room(self._snapshots)
-        self._snapshots[slug] = (asked_at, snapshot)
+        self._snapshots[wanted] = (asked_at, snapshot)
         return snapshot
 
 
-def _make_room(remembered: dict[str, Any]) -> None:
+def _make_room(remembered: dict[_Wanted, Any]) -> None:
     if len(remembered) >= _MOST_AGENTS:
         remembered.clear()
 
@@ -161,6 +178,23 @@ def _agents() -> QuerySet[Agent]:
     return Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
 
 
+def load_published(slug: str, number: int) -> Answering:
+    """Read version `number` of the active agent `slug` from the database.
+
+    Raises:
+        AgentNotFound: no such agent, or it is switched off.
+        VersionNotFound: it has no published version of that number.
+    """
+    agent = Agent.objects.filter(slug=slug, is_active=True).first()
+    if agent is None:
+        raise AgentNotFound
+    published = agent.versions.select_related(*PROVIDERS).filter(number=number).exclude(published_at=None)
+    version = published.first() if number <= _LARGEST_NUMBER else None
+    if version is None:
+        raise VersionNotFound
+    return snapshot_of(agent, version)
+
+
 def load_draft(slug: str) -> Answering:
     """Return what an editor tries of `slug`: see `version_to_try`.
 
@@ -179,10 +213,10 @@ def version_to_try(agent: Agent) -> AgentVersion | None:
     return agent.versions.select_related(*PROVIDERS).filter(published_at=None).first() or agent.live_version
 
 
-def list_live() -> list[Answering]:
-    """Return the live version of every active agent that anyone may use, by slug."""
-    agents = _agents().filter(is_active=True, access=Access.PUBLIC, live_version__isnull=False)
-    return [snapshot_of(agent, agent.live_version) for agent in agents if agent.live_version]
+def list_live(may_use: Callable[[Agent], bool]) -> list[Answering]:
+    """Return the live version of every active agent that `may_use` lets pass, by slug."""
+    agents = _agents().filter(is_active=True, live_version__isnull=False)
+    return [snapshot_of(agent, agent.live_version) for agent in agents if agent.live_version and may_use(agent)]
 
 
 def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:

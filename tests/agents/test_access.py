@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from agents import access
+from agents.access import addresses
 from agents.access import anonymous, client_address, editor, resolve_session
 
 PROXY = "10.0.0.5"
@@ -79,7 +79,7 @@ def test_a_proxy_that_nobody_named_is_reported_once(
     settings: Settings, peer: str, forwarded: str, trusted: list[str], environment: str, *, warns: bool
 ) -> None:
     settings.TRUSTED_PROXIES, settings.ENVIRONMENT_NAME = trusted, environment
-    access._warn_of_unnamed_proxy.cache_clear()
+    addresses._warn_of_unnamed_proxy.cache_clear()
     with capture_logs() as lines:
         for _ in range(3):
             client_address(peer, forwarded)
@@ -158,6 +158,6 @@ def test_editors_have_a_namespace_each_and_may_use_what_needs_a_key() -> None:
     assert resolve_session(editor(1), None)[0] != resolve_session(editor(2), None)[0]
     _, made = resolve_session(anonymous("::1"), None)
     assert resolve_session(editor(1), made)[0] == editor(1).owner
-    assert editor(1).may_use("key")
-    assert not anonymous("::1").may_use("key")
-    assert anonymous("::1").may_use("public")
+    assert editor(1).may_use("a", access="key")
+    assert not anonymous("::1").may_use("a", access="key")
+    assert anonymous("::1").may_use("a", access="public")

@@ -1,63 +1,15 @@
-"""Who is calling: an anonymous address, or an editor in the admin. API keys and end users' tokens will join them here."""
+"""The client's address: what a trusted proxy wrote, and nothing that anybody else can send."""
 
 from __future__ import annotations
 
-import base64
-import hmac
 import ipaddress
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Final
 
 import structlog
 from django.conf import settings
 
-from agents.models import Access
-
 log = structlog.get_logger(__name__)
-
-_MADE_HERE: Final = "s_"
-_ID_BYTES: Final = 16
-_MAC_BYTES: Final = 9
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `owner` is the namespace in which the names they choose live."""
-
-    owner: str
-    is_editor: bool = False
-
-    def may_use(self, access: str) -> bool:
-        return self.is_editor or access == Access.PUBLIC
-
-
-def anonymous(address: str) -> Caller:
-    """Return the caller at `address`; the address itself is never stored, only a keyed hash of it."""
-    return Caller(owner=f"anonymous:{_hash(b'address', address)}")
-
-
-def editor(user_id: int) -> Caller:
-    """Return somebody who tries a draft in the admin: may use every agent, and has sessions of their own."""
-    return Caller(owner=f"editor:{user_id}", is_editor=True)
-
-
-def resolve_session(caller: Caller, session_id: str | None) -> tuple[str, str]:
-    """Return the owner and the id of the session that `caller` means.
-
-    Ids made here carry proof of it, and work from any address: they cannot be guessed. Names that anonymous callers choose
-    live in their address's namespace, so nobody reads a stranger's `user-123`.
-    """
-    if session_id is None:
-        random_part = _MADE_HERE + base64.urlsafe_b64encode(secrets.token_bytes(_ID_BYTES)).rstrip(b"=").decode()
-        session_id = f"{random_part}.{_hash(b'session', random_part)}"
-        return _owner_of_made(caller), session_id
-    random_part, _, proof = session_id.rpartition(".")
-    if random_part.startswith(_MADE_HERE) and _proves(proof, random_part):
-        return _owner_of_made(caller), session_id
-    return caller.owner, session_id
 
 
 def client_address(peer: str, forwarded_for: str) -> str:
@@ -76,10 +28,6 @@ def client_address(peer: str, forwarded_for: str) -> str:
             break
         address = forwarded
     return address
-
-
-def _owner_of_made(caller: Caller) -> str:
-    return caller.owner if caller.is_editor else "anonymous"
 
 
 def _plain(hop: str) -> str:
@@ -123,13 +71,3 @@ def _is_trusted_proxy(address: str, networks: Sequence[str]) -> bool:
     except ValueError:
         return address == "" and bool(networks)  # a proxy on the same host, over a Unix socket
     return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)
-
-
-def _proves(proof: str, random_part: str) -> bool:
-    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    return any(hmac.compare_digest(proof.encode(), _hash(b"session", random_part, secret_key=str(key)).encode()) for key in keys)
-
-
-def _hash(purpose: bytes, text: str, *, secret_key: str = "") -> str:
-    key = purpose + b":" + (secret_key or settings.SECRET_KEY).encode()
-    return base64.urlsafe_b64encode(hmac.digest(key, text.encode(errors="surrogatepass"), "sha256")[:_MAC_BYTES]).decode()
