@@ -7,12 +7,13 @@ memories. The policies (migration 0004) hold every role but superusers and those
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from django.db import connection
+from django.db import connection, transaction
 
 ROLE: Final = "chatbot_app"
 # One round trip; both last until the transaction ends, so a pooled connection never carries them into the next.
@@ -53,6 +54,15 @@ def stop_acting() -> None:
     """Take the connection's own role again within the same transaction, and see no memories."""
     with connection.cursor() as cursor:
         cursor.execute(_ACT, ["", "none"])
+
+
+@contextlib.contextmanager
+def acting_for(owner_ids: Collection[int]) -> Iterator[None]:
+    """A transaction, or a part of one, that sees and writes the memories of these owners alone, and none once it is over."""
+    with transaction.atomic():  # which takes back what was set, should it fail
+        act_for(owner_ids)
+        yield
+        stop_acting()
 
 
 def read_standing() -> Standing:

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import connection
 
 from memory.question import Asked
+from memory.storing import halfvec
 from memory.weights import WEIGHTS
 
 # Passages that follow each other in a session have consecutive numbers (seq); between sessions the numbers jump, so that
@@ -26,7 +27,7 @@ WITH passage AS MATERIALIZED (
     SELECT seq, turn_id, speaker, session, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
            has_time, has_number, has_reason, has_name, spans, lag(seq) OVER (ORDER BY seq) IS DISTINCT FROM seq - 1 AS opens
     FROM memory_passage
-    WHERE owner_id = %(owner)s AND (%(session)s::bigint IS NULL OR session = %(session)s)
+    WHERE owner_id = %(owner)s AND valid_until IS NULL AND (%(session)s::bigint IS NULL OR session = %(session)s)
 ), corpus AS MATERIALIZED (
     SELECT count(*)::float8 AS passages, greatest(avg(length), 1)::float8 AS mean_length FROM passage
 ), meaning AS MATERIALIZED (
@@ -146,7 +147,7 @@ def rank(
         "owner": owner_id,
         "space": space_id,
         "session": session,
-        "embedding": "[" + ",".join(f"{value:.5g}" for value in embedding) + "]",  # a half has no more digits
+        "embedding": halfvec(embedding),
         "terms": list(asked.terms),
         "speaker": asked.speaker,
         "said_first": [days.first for days in asked.said],

@@ -20,7 +20,8 @@ from django.db import OperationalError, connection
 from psycopg.errors import QueryCanceled
 
 from memory.embedders.client import EmbeddingModel, embed, embedding_model
-from memory.question import Voices, read_question
+from memory.isolation import act_for
+from memory.question import Asked, Voices, read_question
 from memory.ranking import Ranked, rank
 from memory.words import is_filler
 from observability.api import run_burst
@@ -36,18 +37,21 @@ POOL: Final = 60
 # What a passage must be worth more for each e-fold of tokens it costs: short ones are preferred among equals.
 _PRICE_OF_LENGTH: Final = 0.25
 
-# Whose memories a conversation may recall, where there are any that it has not in its prompt already.
+# Whose memories a conversation may recall.
 _OWNER: Final = """
     SELECT owner.id, owner.user_name, owner.agent_name, space.id
     FROM memory_conversation conversation
     JOIN memory_owner owner ON owner.subject_id = conversation.subject_id AND owner.agent = conversation.agent
     JOIN memory_embeddingspace space ON space.is_active AND space.model = %(model)s
     WHERE conversation.id = %(conversation)s
-      AND EXISTS (
-          SELECT FROM memory_passage passage
-          WHERE passage.owner_id = owner.id AND (%(session)s::bigint IS NULL OR passage.session = %(session)s)
-            AND (passage.turn_id IS NULL OR passage.turn_id <> ALL(%(not_turns)s::uuid[]))
-      )
+"""
+# Whether there are any that it has not in its prompt already.
+_HAS_MEMORIES: Final = """
+    SELECT EXISTS (
+        SELECT FROM memory_passage
+        WHERE owner_id = %(owner)s AND (%(session)s::bigint IS NULL OR session = %(session)s)
+          AND (turn_id IS NULL OR turn_id <> ALL(%(not_turns)s::uuid[]))
+    )
 """
 
 
@@ -170,11 +174,16 @@ def choose(ranked: Sequence[Ranked], *, limit: int, budget_tokens: int, tokens_o
 def find_owner(conversation_id: int, *, model: str, session: int | None = None, not_turns: Sequence[UUID] = ()) -> Owner | None:
     """Return whose memories the conversation may recall; None where there are none, or none that `model` embedded."""
     with connection.cursor() as cursor:
-        cursor.execute(_OWNER, {"conversation": conversation_id, "model": model, "session": session, "not_turns": list(not_turns)})
+        cursor.execute(_OWNER, {"conversation": conversation_id, "model": model})
         row = cursor.fetchone()
-    if row is None:
+        if row is None:
+            return None
+        owner_id, user_name, agent_name, space_id = row
+        act_for([owner_id])
+        cursor.execute(_HAS_MEMORIES, {"owner": owner_id, "session": session, "not_turns": list(not_turns)})
+        [has_memories] = cursor.fetchone() or [False]
+    if not has_memories:
         return None
-    owner_id, user_name, agent_name, space_id = row
     names = {name: speaker for name, speaker in ((user_name, "user"), (agent_name, "agent")) if name}
     return Owner(owner_id, Voices(names=names), space_id)
 
@@ -183,16 +192,17 @@ class TooSlow(Exception):
     """The database ended recall's statement at the deadline."""
 
 
-def _rank_in_time(*args: Any, **kwargs: Any) -> list[Ranked]:
+def _rank_in_time(asked: Asked, *, owner_id: int, **kwargs: Any) -> list[Ranked]:
     """As `rank`, ended by the database at the deadline: nobody waits for the result by then, but others wait for the thread.
 
     Raises:
         TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
     """
+    act_for([owner_id])
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(settings.MEMORY_DEADLINE_MS)])
     try:
-        return rank(*args, **kwargs)
+        return rank(asked, owner_id=owner_id, **kwargs)
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise TooSlow(f"the statement took longer than {settings.MEMORY_DEADLINE_MS} ms") from error

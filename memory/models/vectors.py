@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.db import models
 from django.db.models import Q
 from pgvector.django import HalfVectorField
 
 from memory.models.people import MemoryOwner
+
+MOST_INDEXED_DIMENSIONS: Final = 1300
 
 
 class EmbeddingSpace(models.Model):
@@ -29,6 +31,11 @@ class EmbeddingSpace(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} ({self.dimensions})"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its vectors are too long for an index row (2,704 bytes), so that they are kept as `WideSentence`s."""
+        return self.dimensions > MOST_INDEXED_DIMENSIONS
 
 
 class Sentence(models.Model):

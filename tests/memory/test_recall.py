@@ -237,7 +237,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, 
     settings.MEMORY_DEADLINE_MS = 200
     tried = []
 
-    def slow():
+    def slow(asked, *, owner_id):
         tried.append(1)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(20)")
@@ -245,7 +245,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, 
     monkeypatch.setattr("memory.recall.rank", slow)
     started = time.monotonic()
     with pytest.raises(TooSlow, match="200 ms"):
-        run(run_burst(_rank_in_time))
+        run(run_burst(_rank_in_time, None, owner_id=1))
     assert time.monotonic() - started < 5
     assert tried == [1]
 

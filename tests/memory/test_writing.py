@@ -384,7 +384,7 @@ def test_a_worker_killed_between_embedding_and_commit_loses_and_doubles_nothing(
         # The worker takes the turns, embeds them, and then waits for this lock.
         cursor.execute("LOCK TABLE memory_passage IN EXCLUSIVE MODE")
         in_other_session = ThreadPoolExecutor(1)
-        waits = in_other_session.submit(wait_for_blocked_copy)
+        waits = in_other_session.submit(wait_for_blocked_insert)
         waits.result(40)
         worker.stop(signal.SIGKILL)
         in_other_session.shutdown()
@@ -400,18 +400,18 @@ def test_a_worker_killed_between_embedding_and_commit_loses_and_doubles_nothing(
         check_rows(owner_of(turn))
 
 
-def wait_for_blocked_copy():
+def wait_for_blocked_insert():
     try:
-        eventually(blocked_copies, what="the worker waits to write", timeout_s=35)
+        eventually(blocked_inserts, what="the worker waits to write", timeout_s=35)
     finally:
         connections.close_all()
 
 
-def blocked_copies():
+def blocked_inserts():
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE '%COPY memory_passage%'"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE '%INSERT INTO memory_passage%'"
         )
         return cursor.fetchone()[0]
 
