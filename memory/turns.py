@@ -86,7 +86,7 @@ class FinishedTurn:
     """The oldest turn of the prompt: what was said before it, and stands in no summary, is to be summarised. None: nothing is."""
 
 
-_ConversationKey = tuple[str, str, str]
+_ConversationKey = tuple[str, str, str, str]
 
 _ADD_SUBJECTS: Final = """
     INSERT INTO memory_subject (owner, name, created_at)
@@ -100,10 +100,11 @@ _TAKE_SEQS: Final = """
     SELECT subject.id, new.owner, new.agent, new.session_id, new.turns, now(), now()
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int[]) AS new (owner, agent, session_id, subject, turns)
     JOIN memory_subject subject ON subject.owner = new.owner AND subject.name = new.subject
-    ORDER BY new.owner, new.agent, new.session_id
-    ON CONFLICT (owner, agent, session_id)
+    ORDER BY new.owner, new.agent, new.session_id, new.subject
+    ON CONFLICT (subject_id, agent, session_id)
     DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
-    RETURNING owner, agent, session_id, id, last_seq, summary, summarised_seq
+    RETURNING owner, agent, session_id, (SELECT name FROM memory_subject WHERE memory_subject.id = subject_id), id, last_seq, summary,
+              summarised_seq
 """
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
@@ -170,12 +171,13 @@ _END_LEFT_BEHIND: Final = """
 def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
     """Store `turns` as running and return, for each, its place and the turns before it.
 
-    Conversations and subjects are made where they do not exist. A turn's `seq` is allocated under its conversation's row
+    Conversations and subjects are made where they do not exist. A session id that another subject uses too is another
+    conversation: nobody goes on with a stranger's, or learns that there is one. A turn's `seq` is allocated under its conversation's row
     lock, in the order of `turns`.
     """
     by_conversation: defaultdict[_ConversationKey, list[int]] = defaultdict(list)
     for position, turn in enumerate(turns):
-        by_conversation[turn.owner, turn.agent, turn.session_id].append(position)
+        by_conversation[turn.owner, turn.agent, turn.session_id, turn.subject].append(position)
     firsts = [turns[positions[0]] for positions in by_conversation.values()]
     places: list[tuple[int, int]] = [(0, 0)] * len(turns)
     summaries: list[tuple[str, int]] = [("", 0)] * len(turns)
@@ -192,8 +194,8 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [len(positions) for positions in by_conversation.values()],
             ],
         )
-        for owner, agent, session_id, conversation_id, last_seq, summary, summarised_seq in cursor.fetchall():
-            positions = by_conversation[owner, agent, session_id]
+        for owner, agent, session_id, subject, conversation_id, last_seq, summary, summarised_seq in cursor.fetchall():
+            positions = by_conversation[owner, agent, session_id, subject]
             for offset, position in enumerate(positions, start=last_seq - len(positions) + 1):
                 places[position] = (conversation_id, offset)
                 summaries[position] = (summary, summarised_seq)

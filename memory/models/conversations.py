@@ -9,10 +9,10 @@ from memory.models.people import Subject
 
 
 class Conversation(models.Model):
-    """A session of one subject with one agent. `session_id` is unique per owner and agent."""
+    """A session of one subject with one agent. Two subjects who call their sessions the same have two conversations."""
 
     id = models.BigAutoField(primary_key=True)
-    subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="conversations")
+    subject = models.ForeignKey(Subject, on_delete=models.CASCADE, related_name="conversations", db_index=False)
     owner = models.CharField(max_length=100)
     agent = models.CharField(max_length=63, help_text="The agent's slug; a plain value, so that history outlives the agent.")
     session_id = models.CharField(max_length=128)
@@ -30,7 +30,7 @@ class Conversation(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["owner", "agent", "session_id"], name="session_once_per_owner_and_agent"),
+            models.UniqueConstraint(fields=["subject", "agent", "session_id"], name="session_once_per_subject_and_agent"),
             models.CheckConstraint(condition=Q(summarised_seq__lte=F("last_seq")), name="summarised_what_was_said"),
         ]
         indexes = [

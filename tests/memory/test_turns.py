@@ -84,6 +84,16 @@ def test_owners_and_agents_have_conversations_of_their_own(db: None) -> None:
     assert Subject.objects.filter(name=session).count() == 2
 
 
+def test_subjects_who_call_their_sessions_the_same_never_meet(db: None) -> None:
+    session = unique("s")
+    say(session, "a secret", subject="alice")
+    bob, alice = open_turns([new_turn(session, subject="bob"), new_turn(session, subject="alice")])  # in one batch
+    assert (bob.seq, bob.recent) == (1, ())
+    assert (alice.seq, alice.recent) == (2, (PastTurn("a secret", "Hi"),))
+    [again] = open_turns([new_turn(session, subject="bob")])
+    assert (again.conversation_id, again.seq) == (bob.conversation_id, 2)
+
+
 def test_fifty_opens_at_once_in_one_conversation_have_no_gap_and_no_double(live_db: None) -> None:
     session = unique("s")
     barrier = threading.Barrier(10)
