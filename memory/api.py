@@ -6,6 +6,7 @@ from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_
 from memory.models import TurnState
 from memory.ranking import Ranked
 from memory.recall import Recalled, Wish, recall
+from memory.summaries import Summarise, Written, keep_summarising
 from memory.turns import (
     FinishedTurn,
     NewTurn,
@@ -26,12 +27,15 @@ __all__ = [
     "PastTurn",
     "Ranked",
     "Recalled",
+    "Summarise",
     "TurnState",
     "Wish",
+    "Written",
     "breakages_today",
     "end_left_behind_turns",
     "finish_turns",
     "keep_remembering",
+    "keep_summarising",
     "open_turns",
     "recall",
     "turns_by_day",
