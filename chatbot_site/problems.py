@@ -84,6 +84,8 @@ def problem_response(error: ChatbotError, request_id: str) -> JsonResponse:
     response = JsonResponse(error.document(request_id), status=error.status, content_type=CONTENT_TYPE)
     if error.retry_after_s is not None:
         response["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        response["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -15,15 +15,18 @@ A door turns its request into a `Caller` (`agents.rest.authentication.caller_of`
 from .addresses import client_address
 from .callers import Caller, MissingScope, OtherUser, anonymous, editor, require_scope, resolve_session, subject_name, user_named
 from .credentials import caller_with
+from .keyring import InvalidKey, key_ring
 
 __all__ = [
     "Caller",
+    "InvalidKey",
     "MissingScope",
     "OtherUser",
     "anonymous",
     "caller_with",
     "client_address",
     "editor",
+    "key_ring",
     "require_scope",
     "resolve_session",
     "subject_name",

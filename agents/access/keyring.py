@@ -37,8 +37,8 @@ _NOBODYS_HASH: Final = ApiKey.objects.key_generator.hash("nobody")
 class InvalidKey(Unauthorized):
     """Unknown, wrong, revoked, expired or not even a key: all look alike."""
 
-    title = "The API key is not valid"
-    remedy = "Check the key, or leave the Authorization header out to chat anonymously."
+    title = "The API key or token is not valid"
+    remedy = "Check the key, make a new token, or leave the Authorization header out to chat anonymously."
 
 
 @dataclass(frozen=True, slots=True)

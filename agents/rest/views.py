@@ -18,30 +18,15 @@ from agents.chat.events import Done
 from agents.models import Scope
 from agents.rest.asyncview import AsyncAPIView
 from agents.rest.authentication import caller_of
-from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, Problem, read
+from agents.rest.problems import KEY_OPTIONAL, problems
+from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, read
 from agents.rest.sse import MEDIA_TYPE, EventStreamRenderer, chat_answer, stream_events
 from agents.versions.live import AgentNotFound, Answering, list_live
 from observability.api import run_burst
 from observability.errors import BadRequest
 
 _encode: Final = msgspec.json.Encoder().encode
-_PROBLEMS: Final = {
-    400: "The request is unusable; `errors` names the fields.",
-    401: "An API key is needed, or the one given is not valid.",
-    403: "The key lacks a scope, or the token is another user's.",
-    404: "No such agent, or not one you may use.",
-    406: "Accept `application/json` or `text/event-stream`.",
-    413: "The body is too large.",
-    415: "The body is not declared as JSON.",
-    502: "No model could answer.",
-    503: "Overload, or the database is away; try again after `Retry-After` seconds.",
-    504: "The model took too long.",
-}
 _NOT_YET: Final = ("Idempotency-Key", "Last-Event-ID")
-
-
-def _problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    return {(status, "application/problem+json"): OpenApiResponse(Problem, description=_PROBLEMS[status]) for status in statuses}
 
 
 class ChatView(AsyncAPIView):
@@ -60,8 +45,9 @@ class ChatView(AsyncAPIView):
                 OpenApiTypes.STR,
                 description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document).",
             ),
-            **_problems(*_PROBLEMS),
+            **problems(400, 401, 403, 404, 406, 413, 415, 502, 503, 504),
         },
+        auth=KEY_OPTIONAL,
     )
     async def post(self, request: Request, agent: str) -> HttpResponseBase:
         for header in _NOT_YET:
@@ -101,7 +87,8 @@ class AgentListView(AsyncAPIView):
     @extend_schema(
         operation_id="list_agents",
         summary="List the agents you may talk to",
-        responses={(200, "application/json"): AgentList, **_problems(401, 406, 503)},
+        responses={(200, "application/json"): AgentList, **problems(401, 406, 503)},
+        auth=KEY_OPTIONAL,
     )
     async def get(self, request: Request) -> HttpResponseBase:
         caller = await caller_of(request)
@@ -116,7 +103,8 @@ class AgentView(AsyncAPIView):
         operation_id="get_agent",
         summary="Describe one agent",
         parameters=[OpenApiParameter("agent", OpenApiTypes.STR, OpenApiParameter.PATH, description="The agent's slug.")],
-        responses={(200, "application/json"): AgentCard, **_problems(401, 404, 406, 503)},
+        responses={(200, "application/json"): AgentCard, **problems(401, 404, 406, 503)},
+        auth=KEY_OPTIONAL,
     )
     async def get(self, request: Request, agent: str) -> HttpResponseBase:
         caller = await caller_of(request)

@@ -116,6 +116,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api",
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token for one end user."},
+        }
+    },
 }
 
 # The API and the chat page run under the strict policy; the admin's own is looser, because Alpine needs 'unsafe-eval'.
