@@ -1,0 +1,146 @@
+"""The ledger: a row for every call of a model, and its sums by hour and by day."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+
+class AttemptKind(models.TextChoices):
+    CHAT = "chat", "chat"
+    EMBEDDING = "embedding", "embedding"
+    SUMMARY = "summary", "summary"
+    FACTS = "facts", "facts"
+    EVALUATION = "evaluation", "evaluation"
+
+
+class AttemptOutcome(models.TextChoices):
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled: the client left"
+    INTERRUPTED = "interrupted", "interrupted: broke midway"
+    ORPHANED = "orphaned", "orphaned: its process died, the cost is estimated"
+    CACHED = "cached", "answered from the cache"
+
+
+class Attempt(models.Model):
+    """One call of a model: written before it, settled once after it, and never changed again (a trigger sees to it).
+
+    Agents, keys, conversations and people are plain values: the ledger outlives them, and holds nothing of what was said.
+    An answer from the reply cache is a row too, without cost, so that savings are counted where costs are.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False, help_text="UUIDv7.")
+    turn_id = models.UUIDField(null=True, help_text="The API's message_id.")
+    number = models.PositiveSmallIntegerField(default=1, help_text="Which attempt of its turn: 1 is the first.")
+    kind = models.CharField(max_length=10, choices=AttemptKind.choices)
+    agent = models.CharField(max_length=63, default="")
+    version = models.PositiveIntegerField(default=0)
+    key_id = models.BigIntegerField(default=0, help_text="0: no key.")
+    subject_id = models.BigIntegerField(default=0, help_text="A person's opaque number, which means nothing once they are erased.")
+    conversation_id = models.BigIntegerField(default=0)
+    provider = models.CharField(max_length=63, default="")
+    model = models.CharField(max_length=200, default="")
+    request_id = models.CharField(max_length=64, default="")
+    started_at = models.DateTimeField()
+    deadline_at = models.DateTimeField(help_text="An attempt still running after this was left behind by a process that died.")
+    settled_at = models.DateTimeField(null=True)
+    settled_xid = models.BigIntegerField(null=True, help_text="The transaction that settled it: what the rollups have seen is told by it.")
+    outcome = models.CharField(max_length=11, choices=AttemptOutcome.choices, default=AttemptOutcome.RUNNING)
+    error_code = models.CharField(max_length=40, default="")
+    worst_prompt_tokens = models.PositiveIntegerField(default=0, help_text="The most it may send; what it counts as if nobody settles it.")
+    worst_completion_tokens = models.PositiveIntegerField(default=0, help_text="The most it may answer; likewise.")
+    prompt_tokens = models.PositiveIntegerField(null=True)
+    cached_tokens = models.PositiveIntegerField(null=True, help_text="Of the prompt, what the vendor had in its cache.")
+    completion_tokens = models.PositiveIntegerField(null=True)
+    is_estimated = models.BooleanField(default=False, help_text="The vendor reported no usage; the counts are ours.")
+    input_usd = models.DecimalField(
+        max_digits=16, decimal_places=8, null=True, help_text="The price then, per million tokens; null: unknown."
+    )
+    cached_input_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True)
+    output_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True)
+    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, null=True, help_text="Null: the price is unknown.")
+    saved_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0)
+    first_token_ms = models.PositiveIntegerField(null=True)
+    latency_ms = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=AttemptKind.values), name="attempt_kind_is_known"),
+            models.CheckConstraint(condition=Q(outcome__in=AttemptOutcome.values), name="attempt_outcome_is_known"),
+            models.CheckConstraint(
+                condition=Q(outcome=AttemptOutcome.RUNNING, settled_at=None, settled_xid=None)
+                | (~Q(outcome=AttemptOutcome.RUNNING) & Q(settled_at__isnull=False, settled_xid__isnull=False)),
+                name="attempt_settled_unless_running",
+            ),
+            models.CheckConstraint(condition=Q(cost_usd=None) | Q(cost_usd__gte=0), name="attempt_cost_is_not_negative"),
+            models.UniqueConstraint(fields=["turn_id", "kind", "number"], name="attempt_number_once_per_turn"),
+        ]
+        indexes = [
+            models.Index(fields=["deadline_at"], condition=Q(outcome=AttemptOutcome.RUNNING), name="attempt_running"),
+            models.Index(fields=["settled_xid"], name="attempt_by_settling"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} attempt {self.number} of {self.turn_id}"
+
+
+class _Usage(models.Model):
+    """Sums over settled attempts. Money in US dollars."""
+
+    agent = models.CharField(max_length=63)
+    key_id = models.BigIntegerField()
+    kind = models.CharField(max_length=10)
+    provider = models.CharField(max_length=63)
+    model = models.CharField(max_length=200)
+    attempts = models.BigIntegerField()
+    failed = models.BigIntegerField(help_text="Attempts that failed or broke midway.")
+    cached = models.BigIntegerField(help_text="Answers from the reply cache.")
+    prompt_tokens = models.BigIntegerField()
+    cached_tokens = models.BigIntegerField()
+    completion_tokens = models.BigIntegerField()
+    cost_usd = models.DecimalField(max_digits=24, decimal_places=10)
+    saved_usd = models.DecimalField(max_digits=24, decimal_places=10)
+    unpriced = models.BigIntegerField(help_text="Attempts whose price is unknown: their cost is in no sum.")
+
+    class Meta:
+        abstract = True
+
+
+class UsageHour(_Usage):
+    """An hour's sums, by agent, key and model."""
+
+    pk = models.CompositePrimaryKey("hour", "agent", "key_id", "kind", "provider", "model")
+    hour = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.agent} {self.hour:%Y-%m-%d %H}:00"
+
+
+class UsageDay(_Usage):
+    """A UTC day's sums, by agent, key, person and model."""
+
+    pk = models.CompositePrimaryKey("day", "agent", "key_id", "subject_id", "kind", "provider", "model")
+    day = models.DateField()
+    subject_id = models.BigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["subject_id", "day"], name="usage_by_person")]
+
+    def __str__(self) -> str:
+        return f"{self.agent} {self.day}"
+
+
+class RollupState(models.Model):
+    """Up to which transaction attempts are in the sums: one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    upto_xid = models.BigIntegerField(default=0)
+    rolled_up_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_rollup_state")]
+
+    def __str__(self) -> str:
+        return f"rolled up to {self.upto_xid}"
