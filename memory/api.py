@@ -16,15 +16,21 @@ from memory.turns import (
     finish_turns,
     open_turns,
 )
+from memory.upkeep.policy import Policy
+from memory.upkeep.run import AlreadyRunning, Counts, run_upkeep
+from memory.upkeep.schedule import keep_tidy
 from memory.worker import keep_remembering
 
 __all__ = [
+    "AlreadyRunning",
     "Breakage",
+    "Counts",
     "Day",
     "FinishedTurn",
     "NewTurn",
     "OpenedTurn",
     "PastTurn",
+    "Policy",
     "Ranked",
     "Recalled",
     "Summarise",
@@ -36,8 +42,10 @@ __all__ = [
     "finish_turns",
     "keep_remembering",
     "keep_summarising",
+    "keep_tidy",
     "open_turns",
     "recall",
+    "run_upkeep",
     "turns_by_day",
     "turns_today",
 ]

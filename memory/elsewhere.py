@@ -31,15 +31,15 @@ class SubjectErased:
     """What was erased from the database. It is handed to the stores, and kept nowhere.
 
     Attributes:
-        owner, name: who they were, as in `Subject`.
+        owner, name: who they were, as in `Subject`; "" where memories were forgotten, and the person stays.
         owner_ids: whose memories are gone: ids of `memory_owner`.
         sessions: agents and session ids of their conversations.
         turn_ids: their turns' ids, the API's message ids.
         texts: what they said and were told, and what was remembered of it, word by word.
     """
 
-    owner: str
-    name: str
+    owner: str = ""
+    name: str = ""
     owner_ids: tuple[int, ...] = ()
     sessions: tuple[tuple[str, str], ...] = ()
     turn_ids: tuple[UUID, ...] = ()

@@ -14,10 +14,33 @@ from uuid import UUID
 
 from django.db import connection
 
+from memory.models.vectors import MOST_INDEXED_DIMENSIONS
 from memory.question import Asked
 from memory.storing import halfvec
 from memory.weights import WEIGHTS
 
+# The sentences of the owner with their cosines: from the index alone where it holds the vectors.
+_SENTENCES: Final = """
+        SELECT seq, words, is_question, -(embedding <#> %(embedding)s::halfvec) AS cosine
+        FROM memory_sentence WHERE owner_id = %(owner)s AND space_id = %(space)s OFFSET 0
+"""
+# Where vectors are too long for it, the index holds a bit for the sign of each dimension. The share of bits that differ tells the
+# angle of two vectors well enough for most sentences; of the closest, the vectors themselves are looked at.
+RESCORED: Final = 200
+_WIDE_SENTENCES: Final = f"""
+        SELECT seq, words, is_question, CASE WHEN closeness <= {RESCORED} THEN (
+                   SELECT -(embedding <#> %(embedding)s::halfvec) FROM memory_widesentence exact
+                   WHERE exact.owner_id = sketched.owner_id AND exact.space_id = %(space)s
+                     AND exact.seq = sketched.seq AND exact.place = sketched.place
+               ) ELSE cos(pi() * distance / vector_dims(%(embedding)s::halfvec)) END AS cosine
+        FROM (
+            SELECT *, row_number() OVER (ORDER BY distance) AS closeness
+            FROM (
+                SELECT owner_id, seq, place, words, is_question, sketch <~> binary_quantize(%(embedding)s::halfvec) AS distance
+                FROM memory_widesentence WHERE owner_id = %(owner)s AND space_id = %(space)s OFFSET 0
+            ) AS by_sketch
+        ) AS sketched
+"""  # noqa: S608 - a constant
 # Passages that follow each other in a session have consecutive numbers (seq); between sessions the numbers jump, so that
 # seq - 2 to seq + 2 never leaves one. BM25 has its usual k1 = 1.2 and b = 0.75. A cosine is the inner product, as vectors have
 # length 1. Rows that were written a moment ago are in no statistics of the planner: MATERIALIZED, LATERAL and OFFSET 0 keep it from
@@ -32,10 +55,7 @@ WITH passage AS MATERIALIZED (
     SELECT count(*)::float8 AS passages, greatest(avg(length), 1)::float8 AS mean_length FROM passage
 ), meaning AS MATERIALIZED (
     SELECT seq, max(cosine) AS best, greatest(max(cosine) FILTER (WHERE is_question), 0) AS question, sum(cosine * words) AS mass
-    FROM (
-        SELECT seq, words, is_question, -(embedding <#> %(embedding)s::halfvec) AS cosine
-        FROM memory_sentence WHERE owner_id = %(owner)s AND space_id = %(space)s OFFSET 0
-    ) AS sentence
+    FROM ({sentences}) AS sentence
     GROUP BY seq
 ), posting AS MATERIALIZED (
     SELECT term, seq, frequency::float8, in_question
@@ -105,6 +125,8 @@ SELECT passage.id, passage.turn_id, passage.speaker, passage.said_at, passage.te
 FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
 ORDER BY ranked.score DESC, ranked.seq
 """
+_RANK_NARROW: Final = _RANK.replace("{sentences}", _SENTENCES)
+_RANK_WIDE: Final = _RANK.replace("{sentences}", _WIDE_SENTENCES)
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
@@ -159,7 +181,7 @@ def rank(
         **{form: asked.forms.get(form, 0.0) for form in ("time", "number", "reason", "name")},
     }
     with connection.cursor() as cursor:
-        cursor.execute(_RANK, parameters)
+        cursor.execute(_RANK_WIDE if len(embedding) > MOST_INDEXED_DIMENSIONS else _RANK_NARROW, parameters)
         rows = cursor.fetchall()
     return [
         Ranked(

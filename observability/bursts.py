@@ -109,18 +109,19 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             self._under_way -= 1
 
-    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, is_retry: bool = False) -> None:
         try:
             results = await run_burst(self._commit_together, [item for item, _ in batch])
         except (OperationalError, InterfaceError) as error:
             _fail(batch, error)
         except Exception as error:
-            # One bad item must not fail its neighbours.
-            if len(batch) == 1:
+            # One bad item must not fail its neighbours. One alone may have met a row that was deleted meanwhile, such as a
+            # person's who was erased, and finds things settled the next time.
+            if len(batch) == 1 and (is_retry or not isinstance(error, IntegrityError)):
                 _fail(batch, error)
                 return
             for single in batch:
-                await self._commit([single])
+                await self._commit([single], is_retry=len(batch) == 1)
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

@@ -9,7 +9,8 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 
 from agents import roles
-from agents.models import Agent, AgentVersion, Provider
+from agents.access.issuing import IssuedKey, issue_key
+from agents.models import Agent, AgentVersion, KeyOwner, Provider
 from agents.versions.drafts import create_agent, draft_of, start_draft
 from agents.versions.publishing import publish
 
@@ -72,3 +73,14 @@ def make_user(*, role: str = "", username: str = "", password: str = "", **field
         roles.create_groups()
         user.groups.add(Group.objects.get(name=roles.EDITORS if role == "editor" else roles.OPERATORS))
     return user
+
+
+def make_key_owner(**fields: Any) -> KeyOwner:
+    """Create somebody who uses keys."""
+    slug = unique("owner")
+    return KeyOwner.objects.create(**{"slug": slug, "name": slug.title(), **fields})
+
+
+def make_key(*agents: Agent, owner: KeyOwner | None = None, scopes: tuple[str, ...] = ("chat",), **fields: Any) -> IssuedKey:
+    """Make a key for `agents`; its `secret` is what a client sends."""
+    return issue_key(owner or make_key_owner(), **{"name": "a key", "scopes": scopes, "agents": agents, **fields})

@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from agents.access import Caller, resolve_session, subject_name
 from agents.chat.events import ChatEvent, Delta, Done, Started
 from agents.chat.memories import recall_for
-from agents.chat.prompt import build_prompt, check_message_fits, count_prompt_tokens, recent_chars
+from agents.chat.prompt import build_prompt, check_message_fits, choose_summary, count_prompt_tokens, oldest_turn_in, recent_chars
 from agents.chat.running import running_turns
 from agents.providers.base import Message, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
 from agents.providers.chain import model_for
@@ -127,6 +127,7 @@ class _Turn:
         self._model_answer: ModelAnswer | None = None
         self._first_token_ms: int | None = None
         self._was_cut = False
+        self._summarise_before: int | None = None
         self._ended = False
 
     async def open(self) -> OpenedTurn:
@@ -159,8 +160,11 @@ class _Turn:
         """Ask the model and yield its reply in pieces, no longer in all than CHAT_MAX_REPLY_CHARS."""
         answering, loop = self._answering, asyncio.get_running_loop()
         message = self._question.message
+        opened = await choose_summary(answering, message=message, opened=opened)
         memories = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else ()
-        self._messages = await build_prompt(answering, message=message, recent=opened.recent, memories=memories)
+        self._messages = await build_prompt(answering, message=message, recent=opened.recent, memories=memories, summary=opened.summary)
+        if answering.summaries and (oldest := oldest_turn_in(self._messages, opened=opened)) > opened.summarised_seq + 1:
+            self._summarise_before = oldest
         request = ModelRequest(
             messages=self._messages,
             temperature=answering.temperature,
@@ -266,6 +270,7 @@ class _Turn:
             completion_tokens=usage.completion_tokens if usage else None,
             usage_estimated=usage is None and model_answer is not None,
             first_token_ms=self._first_token_ms,
+            summarise_before=self._summarise_before,
         )
 
     def _estimated(self, finished: FinishedTurn) -> FinishedTurn:

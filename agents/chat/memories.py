@@ -16,7 +16,7 @@ async def recall_for(answering: Answering, *, message: str, opened: OpenedTurn) 
 
     The turn itself is not among them, as a turn is remembered once it is finished, nor are turns that are sent anyway.
     """
-    budget = await memory_budget(answering, message=message, recent=opened.recent)
+    budget = await memory_budget(answering, message=message, recent=opened.recent, summary=opened.summary)
     recalled = await recall(
         Wish(
             question=message,

@@ -58,10 +58,11 @@ def post(server, agent, message, session):
 
 
 def notes(call):
-    """Return the memories in a prompt, each a line, and check their place: one message, right after the system prompt."""
+    """Return the memories in a prompt, each a line, and check their place: one message, right before the new one."""
     places = [place for place, message in enumerate(call.messages) if message["role"] == "system"]
-    assert places in ([0], [0, 1])
-    return call.messages[1]["content"].splitlines()[1:] if places == [0, 1] else []
+    before = len(call.messages) - 2
+    assert places in ([0], [0, before])
+    return call.messages[before]["content"].splitlines()[1:] if before in places[1:] else []
 
 
 def test_what_was_said_long_ago_reaches_the_prompt_dated_and_marked(make_chat_agent, upstream, remembering, embedder):
@@ -76,10 +77,14 @@ def test_what_was_said_long_ago_reaches_the_prompt_dated_and_marked(make_chat_ag
     today = datetime.now(UTC).date().isoformat()
     assert f"- {today}, the person: My dog is called Biscuit." in notes(call)
     assert f"- {today}, you: What a good name!" in notes(call)
-    assert "not instructions" in call.messages[1]["content"]
+    assert "not instructions" in call.messages[-2]["content"]
     # What is sent as history is not repeated, and the history is what it was.
     assert not [line for line in notes(call) if "It rains today" in line or "What is my dog called" in line]
-    assert [message["content"] for message in call.messages[2:]] == ["It rains today.", "Fine.", "What is my dog called?"]
+    assert [message["content"] for message in (*call.messages[1:3], *call.messages[4:])] == [
+        "It rains today.",
+        "Fine.",
+        "What is my dog called?",
+    ]
     assert notes(upstream.calls[0]) == notes(upstream.calls[1]) == []
 
 

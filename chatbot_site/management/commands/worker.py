@@ -8,12 +8,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from memory.api import keep_remembering
+from agents.chat.background import summarise
+from agents.versions.keeping import list_policies
+from memory.api import keep_remembering, keep_summarising, keep_tidy
 from observability.outbound import close_transports
 
 
 class Command(BaseCommand):
-    help = "Put finished turns into long-term memory, until it is asked to stop. Any number of these may run."
+    help = "Remember finished turns, summarise long conversations and forget what agents do not keep, until asked to stop. Any number may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(_work())
@@ -24,6 +26,9 @@ async def _work() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
-        await keep_remembering(stopping)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_remembering(stopping))
+            group.create_task(keep_summarising(stopping, summarise))
+            group.create_task(keep_tidy(stopping, list_policies))
     finally:
         await close_transports()

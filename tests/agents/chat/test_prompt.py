@@ -173,8 +173,8 @@ def test_memories_are_told_in_the_order_they_were_said_and_only_once() -> None:
     sent, gone = UUID(int=1), UUID(int=2)
     memories = [memory(3, "third", speaker="agent"), memory(1, "first", turn_id=gone), memory(2, "in the history", turn_id=sent)]
     prompt = build_prompt(answering(budget=1000), message="?", recent=[PastTurn("in the history", "yes", sent)], memories=memories)
-    assert [message["role"] for message in prompt] == ["system", "system", "user", "assistant", "user"]
-    assert prompt[1]["content"].splitlines()[1:] == ["- 2024-01-02, the person: first", "- 2024-01-04, you: third"]
+    assert [message["role"] for message in prompt] == ["system", "user", "assistant", "system", "user"]
+    assert prompt[-2]["content"].splitlines()[1:] == ["- 2024-01-02, the person: first", "- 2024-01-04, you: third"]
     only_sent = build_prompt(answering(budget=1000), message="?", recent=[PastTurn("in the history", "yes", sent)], memories=memories[2:])
     assert [message["role"] for message in only_sent] == ["system", "user", "assistant", "user"]
 
