@@ -149,9 +149,8 @@ class Migration(migrations.Migration):
             name='ModelPrice',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('vendor', models.CharField(help_text="Who sells it: the catalogue's name of a vendor, or the name of one of your providers.", max_length=63)),
-                ('model', models.CharField(max_length=200)),
-                ('match', models.JSONField(blank=True, help_text='Which other names of the model are meant, as the catalogue has it.', null=True)),
+                ('provider', models.CharField(help_text="The provider's name; a plain value.", max_length=63)),
+                ('model', models.CharField(help_text="The model's name, as agents ask for it.", max_length=200)),
                 ('source', models.CharField(choices=[('catalogue', 'the catalogue of public prices'), ('manual', 'entered here')], default='manual', max_length=9)),
                 ('effective_from', models.DateTimeField()),
                 ('input_usd', models.DecimalField(decimal_places=8, max_digits=16, verbose_name='input (USD per million tokens)')),
@@ -161,8 +160,8 @@ class Migration(migrations.Migration):
                 ('updated_at', models.DateTimeField(auto_now=True)),
             ],
             options={
-                'ordering': ['vendor', 'model', '-effective_from'],
-                'constraints': [models.UniqueConstraint(fields=('vendor', 'model', 'source', 'effective_from'), name='one_price_at_a_time'), models.CheckConstraint(condition=models.Q(('input_usd__gte', 0), ('output_usd__gte', 0), models.Q(('cached_input_usd', None), ('cached_input_usd__gte', 0), _connector='OR')), name='prices_are_not_negative'), models.CheckConstraint(condition=models.Q(('source__in', ['catalogue', 'manual'])), name='price_source_is_known')],
+                'ordering': ['provider', 'model', '-effective_from'],
+                'constraints': [models.UniqueConstraint(fields=('provider', 'model', 'source', 'effective_from'), name='one_price_at_a_time'), models.CheckConstraint(condition=models.Q(('input_usd__gte', 0), ('output_usd__gte', 0), models.Q(('cached_input_usd', None), ('cached_input_usd__gte', 0), _connector='OR')), name='prices_are_not_negative'), models.CheckConstraint(condition=models.Q(('source__in', ['catalogue', 'manual'])), name='price_source_is_known')],
             },
         ),
         migrations.CreateModel(

@@ -15,11 +15,8 @@ class ModelPrice(models.Model):
     """What a model costs from a moment on, in US dollars per million tokens. A manual price goes before the catalogue's."""
 
     id = models.BigAutoField(primary_key=True)
-    vendor = models.CharField(
-        max_length=63, help_text="Who sells it: the catalogue's name of a vendor, or the name of one of your providers."
-    )
-    model = models.CharField(max_length=200)
-    match = models.JSONField(null=True, blank=True, help_text="Which other names of the model are meant, as the catalogue has it.")
+    provider = models.CharField(max_length=63, help_text="The provider's name; a plain value.")
+    model = models.CharField(max_length=200, help_text="The model's name, as agents ask for it.")
     source = models.CharField(max_length=9, choices=PriceSource.choices, default=PriceSource.MANUAL)
     effective_from = models.DateTimeField()
     input_usd = models.DecimalField("input (USD per million tokens)", max_digits=16, decimal_places=8)
@@ -40,9 +37,9 @@ class ModelPrice(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        ordering = ["vendor", "model", "-effective_from"]
+        ordering = ["provider", "model", "-effective_from"]
         constraints = [
-            models.UniqueConstraint(fields=["vendor", "model", "source", "effective_from"], name="one_price_at_a_time"),
+            models.UniqueConstraint(fields=["provider", "model", "source", "effective_from"], name="one_price_at_a_time"),
             models.CheckConstraint(
                 condition=Q(input_usd__gte=0, output_usd__gte=0) & (Q(cached_input_usd=None) | Q(cached_input_usd__gte=0)),
                 name="prices_are_not_negative",
@@ -51,4 +48,4 @@ class ModelPrice(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.vendor} {self.model}"
+        return f"{self.provider} {self.model}"

@@ -1,0 +1,271 @@
+"""Budgets hold before money is spent: the worst case of a call is promised to it first, and what it did not use is given back.
+
+A promise locks the rows of all periods that apply, in the order of their ids, so that two transactions never wait for each other
+in a circle, and is made by all of them or by none. Runs inside a transaction that the caller began.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.db import connection
+
+from observability.models import Budget, BudgetScope, OnUnknownPrice, Period
+
+_ADD_PERIODS: Final = """
+    INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
+    SELECT new.budget_id, new.subject_id, new.starts_at, new.ends_at, 0, 0
+    FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS new (budget_id, subject_id, starts_at, ends_at)
+    WHERE NOT EXISTS (
+        SELECT FROM observability_budgetperiod old
+        WHERE old.budget_id = new.budget_id AND old.subject_id = new.subject_id AND old.starts_at = new.starts_at
+    )
+    ORDER BY 1, 2, 3
+    ON CONFLICT (budget_id, subject_id, starts_at) DO NOTHING
+    RETURNING id
+"""
+# What was spent in the period before somebody made the budget, or before its first call.
+_COUNT_SO_FAR: Final = """
+    UPDATE observability_budgetperiod period
+    SET spent_usd = so_far.usd, spent_tokens = so_far.tokens
+    FROM observability_budget budget,
+         LATERAL (
+             SELECT coalesce(sum(cost_usd), 0) AS usd, coalesce(sum(prompt_tokens + completion_tokens), 0) AS tokens
+             FROM observability_attempt attempt
+             WHERE attempt.settled_at IS NOT NULL AND attempt.started_at >= period.starts_at AND attempt.started_at < period.ends_at
+               AND (budget.agent = '' OR attempt.agent = budget.agent)
+               AND (budget.key_id IS NULL OR attempt.key_id = budget.key_id)
+               AND (period.subject_id = 0 OR attempt.subject_id = period.subject_id)
+         ) AS so_far
+    WHERE budget.id = period.budget_id AND period.id = ANY(%s)
+"""
+_LOCK: Final = """
+    SELECT period.id, period.budget_id, period.subject_id, period.starts_at, budget.name, budget.limit_usd, budget.limit_tokens,
+           budget.on_unknown_price, period.ends_at, period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens
+    FROM observability_budgetperiod period
+    JOIN unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS asked (budget_id, subject_id, starts_at)
+      USING (budget_id, subject_id, starts_at)
+    JOIN observability_budget budget ON budget.id = period.budget_id AND budget.is_active
+    ORDER BY period.id
+    FOR NO KEY UPDATE OF period
+"""
+_PROMISE: Final = """
+    UPDATE observability_budgetperiod period
+    SET reserved_usd = period.reserved_usd + more.usd, reserved_tokens = period.reserved_tokens + more.tokens
+    FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[]) AS more (id, usd, tokens)
+    WHERE period.id = more.id
+"""
+_ADD_RESERVATIONS: Final = """
+    INSERT INTO observability_reservation (attempt_id, period_id, usd, tokens)
+    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::numeric[], %s::bigint[])
+"""
+_TAKE_RESERVATIONS: Final = """
+    DELETE FROM observability_reservation WHERE attempt_id = ANY(%s) RETURNING attempt_id, period_id, usd, tokens
+"""
+_LOCK_PERIODS: Final = "SELECT FROM observability_budgetperiod WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_SETTLE: Final = """
+    UPDATE observability_budgetperiod period
+    SET reserved_usd = period.reserved_usd - done.reserved_usd, reserved_tokens = period.reserved_tokens - done.reserved_tokens,
+        spent_usd = period.spent_usd + done.spent_usd, spent_tokens = period.spent_tokens + done.spent_tokens
+    FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[], %s::numeric[], %s::bigint[])
+      AS done (id, reserved_usd, reserved_tokens, spent_usd, spent_tokens)
+    WHERE period.id = done.id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What an attempt asks budgets for: whose it is, and its worst case. `usd` None: its price is unknown."""
+
+    attempt_id: UUID
+    agent: str
+    key_id: int
+    subject_id: int
+    usd: Decimal | None
+    tokens: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a claim was refused.
+
+    Attributes:
+        is_spent: what is spent already leaves no room for it; otherwise only what is promised to running calls stands in the way,
+            and waiting may help.
+        unpriced: it has no known price, and the budget's owner wants to know what things cost.
+    """
+
+    budget: str
+    resets_at: datetime
+    is_spent: bool
+    unpriced: bool = False
+
+
+@dataclass(slots=True)
+class _Row:
+    """A locked period, as it stands while the claims of a batch are granted one after the other."""
+
+    id: int
+    name: str
+    limit_usd: Decimal | None
+    limit_tokens: int | None
+    on_unknown_price: str
+    ends_at: datetime
+    spent_usd: Decimal
+    reserved_usd: Decimal
+    spent_tokens: int
+    reserved_tokens: int
+
+    def refuses(self, claim: Claim) -> Refusal | None:
+        if self.limit_usd is not None and claim.usd is None and self.on_unknown_price == OnUnknownPrice.REFUSE:
+            return Refusal(budget=self.name, resets_at=self.ends_at, is_spent=True, unpriced=True)
+        usd = claim.usd or Decimal(0)
+        costs_nothing = claim.usd == 0 and self.limit_tokens is None
+        if costs_nothing:
+            return None
+        is_spent = _exceeds(self.spent_usd + usd, self.limit_usd) or _exceeds(self.spent_tokens + claim.tokens, self.limit_tokens)
+        is_full = _exceeds(self.spent_usd + self.reserved_usd + usd, self.limit_usd) or _exceeds(
+            self.spent_tokens + self.reserved_tokens + claim.tokens, self.limit_tokens
+        )
+        return Refusal(budget=self.name, resets_at=self.ends_at, is_spent=is_spent) if is_full else None
+
+    def promise(self, claim: Claim) -> None:
+        self.reserved_usd += claim.usd or Decimal(0)
+        self.reserved_tokens += claim.tokens
+
+
+_PeriodKey = tuple[int, int, datetime]
+
+
+def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refusal | None]:
+    """Promise each claim its worst case in every period that applies, or say which budget refuses; in the order of `claims`.
+
+    `budgets` are the active ones, as this process last read them: which of them apply is read from it, what they allow from the
+    database.
+    """
+    wanted = [_periods_of(claim, budgets) for claim in claims]
+    if not any(wanted):
+        return [None] * len(claims)
+    keys = sorted({key: ends_at for periods in wanted for key, ends_at in periods.items()}.items())
+    with connection.cursor() as cursor:
+        columns: list[Any] = [[key[0] for key, _ in keys], [key[1] for key, _ in keys], [key[2] for key, _ in keys]]
+        cursor.execute(_ADD_PERIODS, [*columns, [ends_at for _, ends_at in keys]])
+        if added := [id for (id,) in cursor.fetchall()]:
+            cursor.execute(_COUNT_SO_FAR, [added])
+        cursor.execute(_LOCK, columns)
+        rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[4:]) for row in cursor.fetchall()}
+        refusals, promises = _grant(claims, wanted, rows)
+        _store(cursor, promises)
+    return refusals
+
+
+def _grant(
+    claims: Sequence[Claim], wanted: Sequence[Mapping[_PeriodKey, datetime]], rows: Mapping[_PeriodKey, _Row]
+) -> tuple[list[Refusal | None], list[tuple[Claim, _Row]]]:
+    refusals: list[Refusal | None] = []
+    promises: list[tuple[Claim, _Row]] = []
+    for claim, periods in zip(claims, wanted, strict=True):
+        own = [rows[key] for key in periods if key in rows]
+        refused = [refusal for row in own if (refusal := row.refuses(claim))]
+        # The one that is spent for good says more than one that is only full.
+        refusals.append(max(refused, key=lambda refusal: (refusal.is_spent, refusal.resets_at)) if refused else None)
+        if not refused:
+            for row in own:
+                row.promise(claim)
+                promises.append((claim, row))
+    return refusals, promises
+
+
+def _store(cursor: Any, promises: Sequence[tuple[Claim, _Row]]) -> None:
+    if not promises:
+        return
+    usd: defaultdict[int, Decimal] = defaultdict(Decimal)
+    tokens: defaultdict[int, int] = defaultdict(int)
+    for claim, row in promises:
+        usd[row.id] += claim.usd or Decimal(0)
+        tokens[row.id] += claim.tokens
+    cursor.execute(_PROMISE, [list(usd), list(usd.values()), [tokens[id] for id in usd]])
+    cursor.execute(
+        _ADD_RESERVATIONS,
+        [
+            [claim.attempt_id for claim, _ in promises],
+            [row.id for _, row in promises],
+            [claim.usd or Decimal(0) for claim, _ in promises],
+            [claim.tokens for claim, _ in promises],
+        ],
+    )
+
+
+def settle_reservations(spent: Mapping[UUID, tuple[Decimal, int]]) -> None:
+    """Turn what was promised to attempts into what they used: by attempt, (US dollars, tokens)."""
+    if not spent:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE_RESERVATIONS, [list(spent)])
+        taken = cursor.fetchall()
+        if not taken:
+            return
+        sums: defaultdict[int, list[Any]] = defaultdict(lambda: [Decimal(0), 0, Decimal(0), 0])
+        for attempt_id, period_id, usd, tokens in taken:
+            row, (spent_usd, spent_tokens) = sums[period_id], spent[attempt_id]
+            for place, value in enumerate((usd, tokens, spent_usd, spent_tokens)):
+                row[place] += value
+        ids = sorted(sums)
+        cursor.execute(_LOCK_PERIODS, [ids])
+        cursor.execute(_SETTLE, [ids, *([sums[id][place] for id in ids] for place in range(4))])
+
+
+def active_budgets() -> list[Budget]:
+    """Return the budgets that hold now."""
+    return list(Budget.objects.filter(is_active=True).order_by("id"))
+
+
+def period_of(budget: Budget, at: datetime) -> tuple[datetime, datetime]:
+    """Return when the period of `budget` that `at` is in begins and ends, in the budget's own time zone."""
+    zone = ZoneInfo(budget.time_zone)
+    midnight = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if budget.period == Period.DAY:
+        first = midnight
+        after = midnight + timedelta(days=1)  # wall time: a day with a change of clocks has 23 or 25 hours
+    elif budget.period == Period.WEEK:
+        first = midnight - timedelta(days=midnight.weekday())
+        after = first + timedelta(days=7)
+    else:
+        first = midnight.replace(day=1)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return first, after
+
+
+def _periods_of(claim: Claim, budgets: Sequence[Budget]) -> dict[_PeriodKey, datetime]:
+    """Return the periods that a claim draws on, each with its end."""
+    found = {}
+    for budget in budgets:
+        if not _applies(budget, claim):
+            continue
+        starts_at, ends_at = period_of(budget, claim.at)
+        found[budget.pk, claim.subject_id if budget.scope == BudgetScope.USER else 0, starts_at] = ends_at
+    return found
+
+
+def _applies(budget: Budget, claim: Claim) -> bool:
+    if budget.agent and budget.agent != claim.agent:
+        return False
+    match budget.scope:
+        case BudgetScope.KEY:
+            return budget.key_id == claim.key_id
+        case BudgetScope.USER:
+            return claim.subject_id != 0 and (budget.key_id is None or budget.key_id == claim.key_id)
+        case _:
+            return True
+
+
+def _exceeds(sum_: Decimal | int, limit: Decimal | int | None) -> bool:
+    return limit is not None and sum_ > limit

@@ -1,0 +1,211 @@
+"""The ledger: every call of a model, written before it and settled after it, many at a time.
+
+Every function here runs inside a transaction that the caller began and takes a whole batch, because turns opened or closed
+within the same few milliseconds share a transaction (`observability.bursts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from django.db import connection
+
+from observability.budgets import settle_reservations
+from observability.models import AttemptKind, AttemptOutcome
+from observability.prices import Price
+
+_OPEN: Final = """
+    INSERT INTO observability_attempt (id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model,
+                                       request_id, started_at, deadline_at, outcome, error_code, worst_prompt_tokens,
+                                       worst_completion_tokens, is_estimated, input_usd, cached_input_usd, output_usd, saved_usd)
+    SELECT id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model,
+           request_id, started_at, deadline_at, 'running', '', worst_prompt_tokens, worst_completion_tokens, false, input_usd,
+           cached_input_usd, output_usd, 0
+    FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[],
+                %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::int[], %s::numeric[],
+                %s::numeric[], %s::numeric[])
+      AS new (id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model, request_id, started_at,
+              deadline_at, worst_prompt_tokens, worst_completion_tokens, input_usd, cached_input_usd, output_usd)
+"""
+_SETTLE: Final = """
+    UPDATE observability_attempt attempt
+    SET outcome = done.outcome, error_code = done.error_code, provider = done.provider, model = done.model,
+        prompt_tokens = done.prompt_tokens, cached_tokens = done.cached_tokens, completion_tokens = done.completion_tokens,
+        is_estimated = done.is_estimated, input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
+        output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, first_token_ms = done.first_token_ms,
+        latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = pg_current_xact_id()::text::bigint
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::numeric[],
+                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::int[], %s::int[])
+      AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated, input_usd,
+               cached_input_usd, output_usd, cost_usd, saved_usd, first_token_ms, latency_ms)
+    WHERE attempt.id = done.id AND attempt.outcome = 'running'
+    RETURNING attempt.id
+"""
+# At worst: the budget it was promised from must not be freed for less than it may have cost.
+_ORPHANS: Final = """
+    UPDATE observability_attempt
+    SET outcome = 'orphaned', is_estimated = true, prompt_tokens = worst_prompt_tokens, cached_tokens = 0,
+        completion_tokens = worst_completion_tokens,
+        cost_usd = (worst_prompt_tokens * input_usd + worst_completion_tokens * output_usd) / 1000000,
+        settled_at = clock_timestamp(), settled_xid = pg_current_xact_id()::text::bigint
+    WHERE id IN (
+        SELECT id FROM observability_attempt WHERE outcome = 'running' AND deadline_at < now()
+        ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, cost_usd, prompt_tokens + completion_tokens
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAttempt:
+    """A model about to be called.
+
+    Attributes:
+        price: what the model costs now; None: unknown.
+        worst_prompt_tokens, worst_completion_tokens: the most the call may use; what it is counted as if its process dies.
+    """
+
+    id: UUID
+    kind: AttemptKind
+    started_at: datetime
+    deadline_at: datetime
+    price: Price | None
+    worst_prompt_tokens: int
+    worst_completion_tokens: int
+    turn_id: UUID | None = None
+    number: int = 1
+    agent: str = ""
+    version: int = 0
+    key_id: int = 0
+    subject_id: int = 0
+    conversation_id: int = 0
+    provider: str = ""
+    model: str = ""
+    request_id: str = ""
+
+    @property
+    def worst_tokens(self) -> int:
+        return self.worst_prompt_tokens + self.worst_completion_tokens
+
+    @property
+    def worst_usd(self) -> Decimal | None:
+        """What it may cost at worst; None where the price is unknown."""
+        if self.price is None:
+            return None
+        return self.price.most(prompt_tokens=self.worst_prompt_tokens, completion_tokens=self.worst_completion_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledAttempt:
+    """How a call ended. Tokens are None where nothing was used; durations in milliseconds."""
+
+    id: UUID
+    outcome: AttemptOutcome
+    error_code: str = ""
+    provider: str = ""
+    model: str = ""
+    price: Price | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    is_estimated: bool = False
+    saved_usd: Decimal = Decimal(0)
+    first_token_ms: int | None = None
+    latency_ms: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What it cost; 0 where it used nothing, None where it used something of unknown price."""
+        if not self.tokens:
+            return Decimal(0)
+        if self.price is None:
+            return None
+        return self.price.cost(
+            prompt_tokens=self.prompt_tokens or 0, cached_tokens=self.cached_tokens or 0, completion_tokens=self.completion_tokens or 0
+        )
+
+
+def open_attempts(attempts: Sequence[NewAttempt]) -> None:
+    """Write `attempts` as running."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _OPEN,
+            [
+                [attempt.id for attempt in attempts],
+                [attempt.turn_id for attempt in attempts],
+                [attempt.number for attempt in attempts],
+                [attempt.kind.value for attempt in attempts],
+                [attempt.agent for attempt in attempts],
+                [attempt.version for attempt in attempts],
+                [attempt.key_id for attempt in attempts],
+                [attempt.subject_id for attempt in attempts],
+                [attempt.conversation_id for attempt in attempts],
+                [attempt.provider for attempt in attempts],
+                [attempt.model for attempt in attempts],
+                [attempt.request_id for attempt in attempts],
+                [attempt.started_at for attempt in attempts],
+                [attempt.deadline_at for attempt in attempts],
+                [attempt.worst_prompt_tokens for attempt in attempts],
+                [attempt.worst_completion_tokens for attempt in attempts],
+                *_prices([attempt.price for attempt in attempts]),
+            ],
+        )
+
+
+def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
+    """Settle `attempts` and give back what was promised to them; tell for each whether it was still running.
+
+    An attempt is settled once: by its process, or by the reaper.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SETTLE,
+            [
+                [attempt.id for attempt in attempts],
+                [attempt.outcome.value for attempt in attempts],
+                [attempt.error_code for attempt in attempts],
+                [attempt.provider for attempt in attempts],
+                [attempt.model for attempt in attempts],
+                [attempt.prompt_tokens for attempt in attempts],
+                [attempt.cached_tokens for attempt in attempts],
+                [attempt.completion_tokens for attempt in attempts],
+                [attempt.is_estimated for attempt in attempts],
+                *_prices([attempt.price for attempt in attempts]),
+                [attempt.cost_usd for attempt in attempts],
+                [attempt.saved_usd for attempt in attempts],
+                [attempt.first_token_ms for attempt in attempts],
+                [attempt.latency_ms for attempt in attempts],
+            ],
+        )
+        settled = {id for (id,) in cursor.fetchall()}
+    settle_reservations({attempt.id: (attempt.cost_usd or Decimal(0), attempt.tokens) for attempt in attempts if attempt.id in settled})
+    return [attempt.id in settled for attempt in attempts]
+
+
+def settle_orphans() -> int:
+    """Settle attempts whose process died before it could, at the most they may have cost, flagged as estimates; return how many.
+
+    Safe to run in several processes at once. At most 500 a call.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_ORPHANS)
+        orphans = cursor.fetchall()
+    settle_reservations({id: (cost_usd or Decimal(0), tokens) for id, cost_usd, tokens in orphans})
+    return len(orphans)
+
+
+def _prices(prices: Sequence[Price | None]) -> tuple[list[Decimal | None], list[Decimal | None], list[Decimal | None]]:
+    return (
+        [price.input_usd if price else None for price in prices],
+        [price.cached_input_usd if price else None for price in prices],
+        [price.output_usd if price else None for price in prices],
+    )
