@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='agentversion',
             name='conversation_days',
-            field=models.PositiveIntegerField(db_default=0, default=0, help_text='Counted from the last message. Memories stay. 0: conversations are kept.', validators=[django.core.validators.MaxValueValidator(36500)], verbose_name='delete conversations after (days)'),
+            field=models.PositiveIntegerField(db_default=0, default=0, help_text='Counted from the last message. What was said is forgotten with them; facts stay. 0: conversations are kept.', validators=[django.core.validators.MaxValueValidator(36500)], verbose_name='delete conversations after (days)'),
         ),
         migrations.AddField(
             model_name='agentversion',

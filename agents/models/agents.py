@@ -207,7 +207,7 @@ class AgentVersion(models.Model):
         default=0,
         db_default=0,
         validators=[MaxValueValidator(LONGEST_DAYS)],
-        help_text="Counted from the last message. Memories stay. 0: conversations are kept.",
+        help_text="Counted from the last message. What was said is forgotten with them; facts stay. 0: conversations are kept.",
     )
     reply_cache_s = models.PositiveIntegerField(
         "reply cache (seconds)",

@@ -12,9 +12,11 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
-from memory.models import Conversation, Turn
+from memory.models import Conversation, Summary, Turn
 
+from .pages import PEOPLE, may
 from .reading import ReadOnlyAdmin, shown
+from .recollections import recollections_of_many
 
 
 @admin.register(Conversation)
@@ -52,8 +54,13 @@ class ConversationAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         is_id = object_id.isascii() and object_id.isdigit()
-        newest = Turn.objects.filter(conversation_id=object_id).order_by("-seq")[:200] if is_id else []
-        response: HttpResponse = super().change_view(
-            request, object_id, form_url, {**(extra_context or {}), "turns": sorted(newest, key=lambda turn: turn.seq)}
-        )
+        newest = list(Turn.objects.filter(conversation_id=object_id).select_related("conversation").order_by("-seq")[:200]) if is_id else []
+        may_view_memories = may(request, "view", PEOPLE)
+        recalled = recollections_of_many(newest) if may_view_memories else {}
+        context = {
+            "turns": [(turn, recalled.get(turn.pk, [])) for turn in reversed(newest)],
+            "summaries": Summary.objects.filter(conversation_id=object_id).order_by("-number")[:50] if is_id else [],
+            "may_view_memories": may_view_memories,
+        }
+        response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
         return response

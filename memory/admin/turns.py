@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django.contrib import admin
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
 from memory.models import Conversation, Turn, TurnState
 
+from .pages import PEOPLE, may
 from .reading import ReadOnlyAdmin, shown
+from .recollections import recollections_of
 
 STATE_LABELS: Final = {
     TurnState.RUNNING: "quiet",
@@ -37,9 +39,22 @@ class TurnAdmin(ReadOnlyAdmin):
         "prompt_tokens", "completion_tokens", "usage_estimated", "first_word", "metadata", "request_id", "started", "duration",
     )  # fmt: skip
 
+    change_form_after_template = "admin/memory/turn_after.html"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_view_memories = may(request, "view", PEOPLE)
+        turn = self.get_object(request, object_id) if may_view_memories else None
+        context = {"may_view_memories": may_view_memories, "recollections": recollections_of(turn) if turn else []}
+        response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
+        return response
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
         turns: QuerySet[Turn] = (
-            super().get_queryset(request).prefetch_related(Prefetch("conversation", Conversation.objects.only("id", "session_id")))
+            super()
+            .get_queryset(request)
+            .prefetch_related(Prefetch("conversation", Conversation.objects.only("id", "session_id", "subject_id", "agent")))
         )
         return turns
 

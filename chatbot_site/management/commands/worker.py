@@ -15,7 +15,7 @@ from observability.outbound import close_transports
 
 
 class Command(BaseCommand):
-    help = "Remember finished turns, summarise long conversations and forget what agents do not keep, until asked to stop. Any number may run."
+    help = "Remembers finished turns, summarises long conversations, forgets what agents do not keep. Any number of these may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(_work())
