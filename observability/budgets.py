@@ -31,19 +31,27 @@ _ADD_PERIODS: Final = """
     ON CONFLICT (budget_id, subject_id, starts_at) DO NOTHING
     RETURNING id
 """
-# What was spent in the period before somebody made the budget, or before its first call.
+# What was spent in the period before somebody made the budget, or before its first call: of a person by UTC days, else by hours.
 _COUNT_SO_FAR: Final = """
     UPDATE observability_budgetperiod period
-    SET spent_usd = so_far.usd, spent_tokens = so_far.tokens
-    FROM observability_budget budget,
-         LATERAL (
-             SELECT coalesce(sum(cost_usd), 0) AS usd, coalesce(sum(prompt_tokens + completion_tokens), 0) AS tokens
-             FROM observability_attempt attempt
-             WHERE attempt.settled_at IS NOT NULL AND attempt.started_at >= period.starts_at AND attempt.started_at < period.ends_at
-               AND (budget.agent = '' OR attempt.agent = budget.agent)
-               AND (budget.key_id IS NULL OR attempt.key_id = budget.key_id)
-               AND (period.subject_id = 0 OR attempt.subject_id = period.subject_id)
-         ) AS so_far
+    SET (spent_usd, spent_tokens) = (
+        SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0)::bigint
+        FROM (
+            SELECT agent, key_id, cost_usd AS usd, prompt_tokens + completion_tokens AS tokens FROM observability_usagehour
+            WHERE period.subject_id = 0 AND hour >= period.starts_at AND hour < period.ends_at
+            UNION ALL
+            SELECT agent, key_id, cost_usd, prompt_tokens + completion_tokens FROM observability_usageday
+            WHERE period.subject_id <> 0 AND subject_id = period.subject_id
+              AND day >= (period.starts_at AT TIME ZONE 'UTC')::date AND day < (period.ends_at AT TIME ZONE 'UTC')::date
+            UNION ALL
+            SELECT agent, key_id, cost_usd, prompt_tokens + completion_tokens FROM observability_attempt
+            WHERE settled_xid >= coalesce((SELECT upto_xid FROM observability_rollupstate), 0) AND outcome <> 'cached'
+              AND started_at >= period.starts_at AND started_at < period.ends_at
+              AND (period.subject_id = 0 OR subject_id = period.subject_id)
+        ) AS used
+        WHERE (budget.agent = '' OR used.agent = budget.agent) AND (budget.key_id IS NULL OR used.key_id = budget.key_id)
+    )
+    FROM observability_budget budget
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
 """
 _LOCK: Final = """

@@ -124,8 +124,9 @@ class Visit:
 
 
 def read_limits() -> dict[tuple[str, str], Limit]:
-    """Read every limit by scope and name; name "" is everybody's of that scope."""
-    return {(limit.scope, limit.name): limit for limit in Limit.objects.all()}
+    """Read every limit by scope and name; name "" is everybody's of that scope. What nobody has set is as the settings say."""
+    default = Limit(scope=LimitScope.ADDRESS, requests_per_minute=settings.ANONYMOUS_REQUESTS_PER_MINUTE or None)
+    return {(LimitScope.ADDRESS, ""): default} | {(limit.scope, limit.name): limit for limit in Limit.objects.all()}
 
 
 limits: Final[Polled[dict[tuple[str, str], Limit]]] = Polled(read_limits, fresh_for_s=2.0)

@@ -11,7 +11,11 @@ from typing import Final
 from django.db import connection
 
 # Transactions below the snapshot's xmin have all ended, so no attempt with a smaller number can appear any more.
-_LOCK_STATE: Final = "SELECT upto_xid FROM observability_rollupstate WHERE id = 1 FOR UPDATE"
+_LOCK_STATE: Final = """
+    INSERT INTO observability_rollupstate (id, upto_xid) VALUES (1, 0)
+    ON CONFLICT (id) DO UPDATE SET upto_xid = observability_rollupstate.upto_xid
+    RETURNING upto_xid
+"""
 _HORIZON: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 _END_STATE: Final = "UPDATE observability_rollupstate SET upto_xid = %s, rolled_up_at = now() WHERE id = 1"
 SUMS: Final = """

@@ -70,7 +70,7 @@ def report(wanted: Wanted, *, by: Sequence[Group] = ()) -> list[UsageLine]:
     columns = "agent, key_id, kind, provider, model" + ("" if by_hour else ", subject_id")
     moment = "date_trunc('hour', started_at, 'UTC')" if by_hour else "(started_at AT TIME ZONE 'UTC')::date"
     statement = f"""
-        WITH upto AS MATERIALIZED (SELECT upto_xid FROM observability_rollupstate),
+        WITH upto AS MATERIALIZED (SELECT coalesce(max(upto_xid), 0) AS upto_xid FROM observability_rollupstate),
         line AS (
             SELECT {when}, {columns}, {_NAMES} FROM {table} WHERE {when} >= %s AND {when} < %s {conditions}
             UNION ALL

@@ -223,10 +223,4 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(condition=models.Q(('ends_at__gt', models.F('starts_at'))), name='budget_period_ends_after_its_start'),
         ),
         migrations.RunSQL(KEEP_SETTLED, LET_CHANGE),
-        migrations.RunSQL("INSERT INTO observability_rollupstate (id, upto_xid) VALUES (1, 0)", migrations.RunSQL.noop),
-        # 30 a minute for every address without a key, until somebody decides otherwise.
-        migrations.RunSQL(
-            "INSERT INTO observability_limit (scope, name, requests_per_minute, updated_at) VALUES ('address', '', 30, now())",
-            migrations.RunSQL.noop,
-        ),
     ]
