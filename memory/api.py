@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
+from memory.choosing import LeftOut
 from memory.models import TurnState
 from memory.ranking import Ranked
-from memory.recall import Recalled, Wish, recall
+from memory.recall import Outcome, Recalled, Room, Wish, recall
+from memory.sources import Whose
 from memory.summaries import Summarise, Written, keep_summarising
 from memory.turns import (
     FinishedTurn,
     NewTurn,
     OpenedTurn,
     PastTurn,
+    RecalledPassage,
     end_left_behind_turns,
     finish_turns,
     open_turns,
@@ -27,14 +30,19 @@ __all__ = [
     "Counts",
     "Day",
     "FinishedTurn",
+    "LeftOut",
     "NewTurn",
     "OpenedTurn",
+    "Outcome",
     "PastTurn",
     "Policy",
     "Ranked",
     "Recalled",
+    "RecalledPassage",
+    "Room",
     "Summarise",
     "TurnState",
+    "Whose",
     "Wish",
     "Written",
     "breakages_today",
