@@ -193,6 +193,8 @@ UNFOLD: dict[str, Any] = {
                     {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
                     _sidebar("Agents", "smart_toy", "agents_agent", "may_view_agents"),
                     _sidebar("Providers", "dns", "agents_provider", "may_view_providers"),
+                    _sidebar("API keys", "key", "agents_apikey", "may_view_keys"),
+                    _sidebar("Key owners", "domain", "agents_keyowner", "may_view_key_owners"),
                 ],
             },
             {
