@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -18,12 +18,11 @@ _PRICE_OF_LENGTH: Final = 0.25
 _LITTLE_ELSE: Final = 2.0
 
 
-class Reason(StrEnum):
+class WhyNot(StrEnum):
     """Why a passage that was found is not recalled."""
 
     BELOW_THRESHOLD = "below threshold"
     DUPLICATE = "duplicate"
-    OUTDATED = "outdated"
     OVER_LIMIT = "over limit"
     OVER_BUDGET = "over budget"
 
@@ -31,7 +30,7 @@ class Reason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     passage: Ranked
-    reason: Reason
+    reason: WhyNot
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +47,27 @@ def choose(
     """Choose the passages that are worth their tokens, at most `limit` of them within `budget_tokens`.
 
     A passage that does not fit is passed over, not the end. What says the same as another is left out, and so is what says little
-    else than a fact: in favour of the fact while it is true, and altogether once it is not.
+    else than a fact that was read from it, in favour of the fact.
     """
     tokens = [max(tokens_of(passage), 1) for passage in ranked]
     values = [passage.score - _PRICE_OF_LENGTH * math.log(cost) for passage, cost in zip(ranked, tokens, strict=True)]
-    told = _Told(_facts_instead(ranked, values, threshold=threshold))
+    told_by_facts = _told_by_facts(ranked, values, threshold=threshold)
     chosen: set[int] = set()
-    reasons: dict[int, Reason] = {}
-    left = budget_tokens
+    reasons: dict[int, WhyNot] = {}
+    left, said = budget_tokens, set()
     for place in sorted(range(len(ranked)), key=lambda place: -values[place]):
         passage = ranked[place]
         if threshold and passage.score < threshold:
-            reasons[place] = Reason.BELOW_THRESHOLD
-        elif reason := told.reason_against(passage):
-            reasons[place] = reason
+            reasons[place] = WhyNot.BELOW_THRESHOLD
+        elif passage.id in told_by_facts or _said(passage) in said:
+            reasons[place] = WhyNot.DUPLICATE
         elif len(chosen) >= limit:
-            reasons[place] = Reason.OVER_LIMIT
+            reasons[place] = WhyNot.OVER_LIMIT
         elif tokens[place] > left:
-            reasons[place] = Reason.OVER_BUDGET
+            reasons[place] = WhyNot.OVER_BUDGET
         else:
             chosen.add(place)
-            told.add(passage)
+            said.add(_said(passage))
             left -= tokens[place]
     return Choice(
         tuple(ranked[place] for place in sorted(chosen)),
@@ -76,40 +75,18 @@ def choose(
     )
 
 
-def _facts_instead(ranked: Sequence[Ranked], values: list[float], *, threshold: float) -> frozenset[int]:
+def _told_by_facts(ranked: Sequence[Ranked], values: list[float], *, threshold: float) -> set[int]:
     """Return the ids of passages in whose place a fact is told, and raise the facts' `values` to theirs."""
     places = {passage.id: place for place, passage in enumerate(ranked)}
-    instead = set()
+    told = set()
     for place, fact in enumerate(ranked):
-        source = (
-            places.get(fact.source_id) if fact.source_id and fact.origin in READ and not (threshold and fact.score < threshold) else None
-        )
-        if source is not None and _says_little_but(ranked[source], len(words(fact.text))):
-            instead.add(ranked[source].id)
+        if fact.origin not in READ or fact.source_id not in places or (threshold and fact.score < threshold):
+            continue
+        source = places[fact.source_id]
+        if len(words(ranked[source].text)) <= _LITTLE_ELSE * len(words(fact.text)):
+            told.add(fact.source_id)
             values[place] = max(values[place], values[source])
-    return frozenset(instead)
-
-
-def _says_little_but(passage: Ranked, fact_words: int) -> bool:
-    return len(words(passage.text)) <= _LITTLE_ELSE * fact_words
-
-
-@dataclass(slots=True)
-class _Told:
-    """What the chosen passages say, and for which passages a fact is told instead."""
-
-    instead: frozenset[int]
-    texts: set[tuple[str, ...]] = field(default_factory=set)
-
-    def add(self, passage: Ranked) -> None:
-        self.texts.add(_said(passage))
-
-    def reason_against(self, passage: Ranked) -> Reason | None:
-        if passage.outdated_words and _says_little_but(passage, passage.outdated_words):
-            return Reason.OUTDATED
-        if passage.id in self.instead or _said(passage) in self.texts:
-            return Reason.DUPLICATE
-        return None
+    return told
 
 
 def _said(passage: Ranked) -> tuple[str, ...]:

@@ -128,20 +128,16 @@ WITH passage AS MATERIALIZED (
     LIMIT %(most)s
 )
 SELECT passage.id, passage.owner_id, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at, passage.text,
-       outdated.words, ranked.score,
+       ranked.score,
        ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
              ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens, ranked.recent]::float8[]
-FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage,
-     LATERAL (
-        SELECT coalesce(max(word_count), 0) AS words
-        FROM memory_passage WHERE owner_id = %(owner)s AND source_id = passage.id AND valid_until IS NOT NULL
-     ) AS outdated
+FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
 ORDER BY ranked.score DESC, ranked.seq
 """
 _RANK_NARROW: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _SENTENCES)
 _RANK_WIDE: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _WIDE_SENTENCES)
 _HALF_LIFE_S: Final = 30 * 24 * 60 * 60.0
-_COLUMNS: Final = ("id", "owner_id", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "outdated_words", "score")
+_COLUMNS: Final = ("id", "owner_id", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
@@ -151,7 +147,6 @@ class Ranked:
 
     Attributes:
         source_id: the passage that a fact was read from.
-        outdated_words: how many words a fact has that was read from it and is no longer true; 0 where there is none.
         features: each feature's value by name, before its weight.
     """
 
@@ -163,7 +158,6 @@ class Ranked:
     speaker: str
     said_at: datetime
     text: str
-    outdated_words: int = 0
     score: float
     features: Mapping[str, float]
 
