@@ -6,4 +6,9 @@ class AgentsConfig(AppConfig):
     verbose_name = "Chatbots"
 
     def ready(self) -> None:
+        from memory.api import describe_people_by
+
         from . import checks  # noqa: F401 - registers the system checks
+        from .access.naming import describe_people
+
+        describe_people_by(describe_people)

@@ -1,7 +1,9 @@
 """The roles: who may do what in the admin. `manage.py setup` makes the groups and keeps their permissions as written here.
 
-    editors     agents: create, edit, try, publish, roll back. No providers, no keys, no conversations.
-    operators   read everything; create and change providers and their keys. No agents.
+    editors     agents: create, edit, try, publish, roll back; what agents know for everybody, shared or not. No providers, no keys,
+                no conversations, no memories of people.
+    operators   read everything; create and change providers and their keys; correct and forget what is remembered of people, and
+                erase them; make, change and revoke API keys. No agents.
     superuser   everything, people and roles included.
 
 A role is a permission `agents.view_agent` and the like, never a group's name: an installation may make groups of its own.
@@ -32,9 +34,26 @@ EDITOR_PERMISSIONS: Final = frozenset(
         "agents.change_versionfallback",
         "agents.delete_versionfallback",
         "agents.view_publication",
+        # Knowledge for everybody: shared collections, and agents' own.
+        "memory.view_memoryowner",
+        "memory.add_memoryowner",
+        "memory.change_memoryowner",
+        "memory.delete_memoryowner",
     }
 )
-OPERATOR_CHANGES: Final = frozenset({"agents.add_provider", "agents.change_provider"})
+OPERATOR_CHANGES: Final = frozenset(
+    {
+        "agents.add_provider",
+        "agents.change_provider",
+        "agents.add_keyowner",
+        "agents.change_keyowner",
+        "agents.add_apikey",
+        "agents.change_apikey",
+        # People and what is remembered of them: change is to add, correct, pin and forget; delete is to erase somebody.
+        "memory.change_subject",
+        "memory.delete_subject",
+    }
+)
 # Sessions hold sign-ins: nobody reads them.
 UNREADABLE: Final = frozenset({"sessions.view_session"})
 

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
-from memory.models import TurnState
+from memory.browsing import (
+    MemoryCard,
+    MemoryPage,
+    agent_owner,
+    list_memories,
+    memory_counts,
+    owner_for,
+    owners_of_subject,
+    person_owner,
+    shared_owner,
+    shared_owners,
+)
+from memory.choosing import LeftOut
+from memory.curating import MemoryIsHistory, MemoryNotFound, add, correct, forget, pin
+from memory.elsewhere import SubjectErased, register_eraser, unregister_eraser
+from memory.erasing import erase, erase_user
+from memory.exporting import export_user
+from memory.forgetting import forget_all
+from memory.knowledge import Knowledge, knowledge_of
+from memory.models import MemoryOwner, OwnerKind, TurnState
+from memory.naming import Known, PersonName, describe_people_by, find_person, name_owner
+from memory.people import UserNotFound, find_subject, known_subject, owner_of_memory, subject_for
 from memory.ranking import Ranked
-from memory.recall import Recalled, Wish, recall
+from memory.reasons import Reason, draw_reasons
+from memory.recall import Outcome, Recalled, Room, Wish, recall
+from memory.receipts import ErasureNotFound, Receipt, read_receipt
+from memory.sources import Whose
 from memory.summaries import Summarise, Written, keep_summarising
+from memory.transcripts import ConversationCard, ConversationNotFound, MessageCard, find_conversation, list_messages
 from memory.turns import (
     FinishedTurn,
     NewTurn,
     OpenedTurn,
     PastTurn,
+    RecalledPassage,
     end_left_behind_turns,
     finish_turns,
     open_turns,
@@ -24,28 +50,80 @@ from memory.worker import keep_remembering
 __all__ = [
     "AlreadyRunning",
     "Breakage",
+    "ConversationCard",
+    "ConversationNotFound",
     "Counts",
     "Day",
+    "ErasureNotFound",
     "FinishedTurn",
+    "Knowledge",
+    "Known",
+    "LeftOut",
+    "MemoryCard",
+    "MemoryIsHistory",
+    "MemoryNotFound",
+    "MemoryOwner",
+    "MemoryPage",
+    "MessageCard",
     "NewTurn",
     "OpenedTurn",
+    "Outcome",
+    "OwnerKind",
     "PastTurn",
+    "PersonName",
     "Policy",
     "Ranked",
+    "Reason",
     "Recalled",
+    "RecalledPassage",
+    "Receipt",
+    "Room",
+    "SubjectErased",
     "Summarise",
     "TurnState",
+    "UserNotFound",
+    "Whose",
     "Wish",
     "Written",
+    "add",
+    "agent_owner",
     "breakages_today",
+    "correct",
+    "describe_people_by",
+    "draw_reasons",
     "end_left_behind_turns",
+    "erase",
+    "erase_user",
+    "export_user",
+    "find_conversation",
+    "find_person",
+    "find_subject",
     "finish_turns",
+    "forget",
+    "forget_all",
     "keep_remembering",
     "keep_summarising",
     "keep_tidy",
+    "knowledge_of",
+    "known_subject",
+    "list_memories",
+    "list_messages",
+    "memory_counts",
+    "name_owner",
     "open_turns",
+    "owner_for",
+    "owner_of_memory",
+    "owners_of_subject",
+    "person_owner",
+    "pin",
+    "read_receipt",
     "recall",
+    "register_eraser",
     "run_upkeep",
+    "shared_owner",
+    "shared_owners",
+    "subject_for",
     "turns_by_day",
     "turns_today",
+    "unregister_eraser",
 ]

@@ -23,7 +23,8 @@ from uuid_utils.compat import uuid7
 from memory.elsewhere import PENDING, Outcome, SubjectErased, keep_telling, stores, tell_stores
 from memory.forgetting import Gone, delete_memories, delete_slice
 from memory.isolation import acting_for
-from memory.models import Erasure, Subject
+from memory.models import Erasure
+from memory.people import find_subject
 from memory.receipts import Receipt, confirm_entries, receipt_of, reference_to
 from observability.api import run_burst
 
@@ -84,11 +85,6 @@ async def erase_user(owner: str, name: str, *, actor: str) -> Receipt:
     """As `erase`, for the person whom the key owner `owner` calls `name`."""
     subject_id = await run_burst(find_subject, owner, name)
     return await _erase(subject_id, reference=reference_to(owner, name), actor=actor)
-
-
-def find_subject(owner: str, name: str) -> int | None:
-    """Return the id of the person whom `owner` calls `name`; None where there is none."""
-    return Subject.objects.filter(owner=owner, name=name).values_list("id", flat=True).first()
 
 
 async def _erase(subject_id: int | None, *, reference: str, actor: str) -> Receipt:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from memory.models import Origin
 from memory.models.vectors import MOST_INDEXED_DIMENSIONS
 from memory.question import Asked
 from memory.storing import halfvec
@@ -39,18 +40,24 @@ _WIDE_SENTENCES: Final = f"""
                 SELECT owner_id, seq, place, words, is_question, sketch <~> binary_quantize(%(embedding)s::halfvec) AS distance
                 FROM memory_widesentence WHERE owner_id = %(owner)s AND space_id = %(space)s OFFSET 0
             ) AS by_sketch
-        ) AS sketched
+        ) AS sketched OFFSET 0
 """  # noqa: S608 - a constant
+# What counts as said in a session: besides its turns, what was read from them, and what somebody noted by hand.
+OF_SESSION: Final = """(
+        %(session)s::bigint IS NULL OR session = %(session)s OR seq < 0 AND (
+            turn_id IS NULL OR EXISTS (SELECT FROM memory_turn turn WHERE turn.id = turn_id AND turn.conversation_id = %(session)s)
+        )
+    )"""
 # Passages that follow each other in a session have consecutive numbers (seq); between sessions the numbers jump, so that
 # seq - 2 to seq + 2 never leaves one. BM25 has its usual k1 = 1.2 and b = 0.75. A cosine is the inner product, as vectors have
 # length 1. Rows that were written a moment ago are in no statistics of the planner: MATERIALIZED, LATERAL and OFFSET 0 keep it from
 # plans that are quick only for the few rows that it expects.
 _RANK: Final = """
 WITH passage AS MATERIALIZED (
-    SELECT seq, turn_id, speaker, session, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
+    SELECT seq, turn_id, speaker, session, said_at, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
            has_time, has_number, has_reason, has_name, spans, lag(seq) OVER (ORDER BY seq) IS DISTINCT FROM seq - 1 AS opens
     FROM memory_passage
-    WHERE owner_id = %(owner)s AND valid_until IS NULL AND (%(session)s::bigint IS NULL OR session = %(session)s)
+    WHERE owner_id = %(owner)s AND valid_until IS NULL AND {of_session}
 ), corpus AS MATERIALIZED (
     SELECT count(*)::float8 AS passages, greatest(avg(length), 1)::float8 AS mean_length FROM passage
 ), meaning AS MATERIALIZED (
@@ -104,7 +111,8 @@ WITH passage AS MATERIALIZED (
            greatest(has_time::int * %(time)s::float8, has_number::int * %(number)s::float8, has_reason::int * %(reason)s::float8,
                     has_name::int * %(name)s::float8) AS answer_form,
            asks,
-           opens::int AS opens
+           opens::int AS opens,
+           power(0.5, greatest(extract(epoch FROM now() - said_at), 0)::float8 / %(half_life_s)s) AS recent
     FROM passage LEFT JOIN meaning USING (seq) LEFT JOIN words USING (seq) LEFT JOIN nearby USING (seq) LEFT JOIN day USING (said_on)
     WINDOW in_order AS (ORDER BY seq)
 ), ranked AS (
@@ -113,28 +121,39 @@ WITH passage AS MATERIALIZED (
            + %(weight_whole_passage)s::float8 * whole_passage + %(weight_answers_question)s::float8 * answers_question
            + %(weight_session_meaning)s::float8 * session_meaning + %(weight_date)s::float8 * date
            + %(weight_speaker)s::float8 * speaker + %(weight_answer_form)s::float8 * answer_form
-           + %(weight_asks)s::float8 * asks + %(weight_opens)s::float8 * opens AS score
+           + %(weight_asks)s::float8 * asks + %(weight_opens)s::float8 * opens + %(weight_recent)s::float8 * recent AS score
     FROM feature
     WHERE turn_id IS NULL OR turn_id <> ALL(%(not_turns)s::uuid[])
     ORDER BY score DESC, seq
     LIMIT %(most)s
 )
-SELECT passage.id, passage.turn_id, passage.speaker, passage.said_at, passage.text, ranked.score,
+SELECT passage.id, passage.owner_id, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at, passage.text,
+       ranked.score,
        ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
-             ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens]::float8[]
+             ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens, ranked.recent]::float8[]
 FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
 ORDER BY ranked.score DESC, ranked.seq
 """
-_RANK_NARROW: Final = _RANK.replace("{sentences}", _SENTENCES)
-_RANK_WIDE: Final = _RANK.replace("{sentences}", _WIDE_SENTENCES)
+_RANK_NARROW: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _SENTENCES)
+_RANK_WIDE: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _WIDE_SENTENCES)
+_HALF_LIFE_S: Final = 30 * 24 * 60 * 60.0
+_COLUMNS: Final = ("id", "owner_id", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """A passage and its score for a question. `features` holds each feature's value by name, before its weight."""
+    """A passage and its score for a question.
+
+    Attributes:
+        source_id: the passage that a fact was read from.
+        features: each feature's value by name, before its weight.
+    """
 
     id: int
+    owner_id: int = 0
+    origin: str = Origin.TURN
+    source_id: int | None = None
     turn_id: UUID | None
     speaker: str
     said_at: datetime
@@ -161,13 +180,14 @@ def rank(
 
     Args:
         embedding: of `asked.to_embed`, of length 1, in the space `space_id`; vectors of other spaces are not looked at.
-        session: only what was said in this conversation; None: in any.
+        session: only what was said in this conversation, or of no particular one; None: in any.
         not_turns: turns whose passages are not wanted, such as those that are in the prompt anyway.
         most: how many passages at most.
     """
     parameters = _WEIGHTS | {
         "owner": owner_id,
         "space": space_id,
+        "half_life_s": _HALF_LIFE_S,
         "session": session,
         "embedding": halfvec(embedding),
         "terms": list(asked.terms),
@@ -183,15 +203,4 @@ def rank(
     with connection.cursor() as cursor:
         cursor.execute(_RANK_WIDE if len(embedding) > MOST_INDEXED_DIMENSIONS else _RANK_NARROW, parameters)
         rows = cursor.fetchall()
-    return [
-        Ranked(
-            id=id,
-            turn_id=turn_id,
-            speaker=speaker,
-            said_at=said_at,
-            text=text,
-            score=score,
-            features=dict(zip(WEIGHTS, features, strict=True)),
-        )
-        for id, turn_id, speaker, said_at, text, score, features in rows
-    ]
+    return [Ranked(**dict(zip(_COLUMNS, row, strict=False)), features=dict(zip(WEIGHTS, row[-1], strict=True))) for row in rows]

@@ -40,6 +40,7 @@ FEATURES: Final = (
     Feature("answer_form", 3.0, "0, 0.4 or 1", "It holds the form asked for: a time for when, a number for how many, a name, a reason."),
     Feature("asks", -2.0, "0 to 1", "It is a question itself: the share of its words that are questions. Those seldom hold answers."),
     Feature("opens", 1.0, "0 or 1", "It opens a session: it brings a subject of its own, and nothing before it lends it weight."),
+    Feature("recent", 0.5, "0 to 1, halved every 30 days", "It was said lately: among equals the newest counts."),
 )
 
 WEIGHTS: Final = {feature.name: feature.weight for feature in FEATURES}

@@ -11,10 +11,12 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from memory.embedders.client import EmbeddingFailed, EmbeddingModel, embedding_model
-from memory.spaces import WrongSpace
+from memory.embedders.client import EmbeddingFailed
+from memory.embedders.configured import usable_models
+from memory.spaces import WrongSpace, model_in_use
 from memory.turns import TO_REMEMBER
 from memory.writing import remember_due_turns
+from observability.api import run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -26,26 +28,26 @@ _LISTEN_AGAIN_S: Final = 5.0
 
 async def keep_remembering(stopping: asyncio.Event) -> None:
     """Put turns into long-term memory until `stopping` is set. What fails is logged and tried again; nothing is lost meanwhile."""
-    model = embedding_model()
-    if model is None:
+    if not usable_models():
         log.warning("nothing to embed with: long-term memory is off", remedy="set EMBEDDING_BASE_URL, OPENAI_API_KEY or EMBEDDER_URL")
         await stopping.wait()
         return
     news = asyncio.Event()
     listening = asyncio.create_task(_listen(news))
     try:
-        await _remember_until(stopping, news, model)
+        await _remember_until(stopping, news)
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
 
 
-async def _remember_until(stopping: asyncio.Event, news: asyncio.Event, model: EmbeddingModel) -> None:
+async def _remember_until(stopping: asyncio.Event, news: asyncio.Event) -> None:
     failures = 0
     while not stopping.is_set():
         news.clear()  # before looking: what comes while it looks is looked for again
         try:
-            remembered = await remember_due_turns(model)
+            model = await run_burst(model_in_use)  # each time: it may be changed meanwhile
+            remembered = await remember_due_turns(model) if model else 0
         except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
             failures += 1
             expected = isinstance(error, EmbeddingFailed | WrongSpace | DatabaseError)

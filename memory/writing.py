@@ -20,9 +20,11 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from memory.embedders.client import EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.facts.rules import statements_in
+from memory.facts.storing import store_facts
 from memory.features import PassageFeatures, features_of
-from memory.models import Speaker
+from memory.models import Origin, Speaker
 from memory.parts import parts
 from memory.spaces import check_space
 from memory.storing import NewPassage, store
@@ -101,13 +103,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A passage before it is embedded."""
+    """A passage before it is embedded. A fact's `part` is the one that it was read from."""
 
     turn: DueTurn
     speaker: Speaker
     part: int
     text: str
     features: PassageFeatures
+    attribute: str = ""
 
 
 async def remember_due_turns(model: EmbeddingModel) -> int:
@@ -126,7 +129,7 @@ async def remember_due_turns(model: EmbeddingModel) -> int:
         drafts = await asyncio.to_thread(_draft, taken.turns)
         vectors = await _embed(drafts, model)
         passages = [_passage(draft, found) for draft, found in zip(drafts, vectors, strict=True)]
-        return await run_burst(store, passages, turn_ids=[turn.id for turn in taken.turns], model=model)
+        return await run_burst(_store, passages, turn_ids=[turn.id for turn in taken.turns], model=model)
     finally:
         with contextlib.suppress(DatabaseError):  # the lease ends by itself
             await run_burst(free_owners, taken.owner_ids)
@@ -161,13 +164,27 @@ def _within(turns: Sequence[DueTurn], *, chars: int) -> Iterator[DueTurn]:
 
 
 def _draft(turns: Sequence[DueTurn]) -> list[_Draft]:
-    return [
-        _Draft(turn, speaker, number, text, features_of(text, said_on=turn.said_at.date(), names=turn.names))
-        for turn in turns
-        for speaker, said in ((Speaker.USER, turn.message), (Speaker.AGENT, turn.reply))
-        if not is_filler(said)
-        for number, text in enumerate(parts(said))
-    ]
+    found = []
+    for turn in turns:
+        for speaker, said in ((Speaker.USER, turn.message), (Speaker.AGENT, turn.reply)):
+            if not is_filler(said):
+                found += [_Draft(turn, speaker, number, text, _features(turn, text)) for number, text in enumerate(parts(said))]
+        found += _draft_facts(turn)
+    return found
+
+
+def _draft_facts(turn: DueTurn) -> Iterator[_Draft]:
+    """Yield what the person said of themselves. Only the whole message shows whether they quote somebody."""
+    if told := statements_in(turn.message):
+        for number, text in enumerate(parts(turn.message)):
+            for statement in statements_in(text):
+                if statement in told:
+                    features = _features(turn, statement.text)
+                    yield _Draft(turn, Speaker.USER, number, statement.text, features, statement.attribute)
+
+
+def _features(turn: DueTurn, text: str) -> PassageFeatures:
+    return features_of(text, said_on=turn.said_at.date(), names=turn.names)
 
 
 async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
@@ -178,7 +195,7 @@ async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[V
         if not error.is_final:
             raise
     try:
-        await embed([_SURELY_FINE], model=model)
+        await embed([_SURELY_FINE], model=model, cache_s=0)  # asked anew: it is the embedder that is to be tried
     except EmbeddingFailed as error:
         raise EmbeddingFailed(f"whatever is sent is refused: {error}") from error
     found: list[list[Vector]] = []
@@ -195,7 +212,8 @@ async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[V
 
 async def _embed_together(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
     texts = [sentence.text for draft in drafts for sentence in draft.features.sentences]
-    vectors = iter(await embed(texts, model=model, timeout_s=_EMBED_S + _EMBED_PER_SENTENCE_S * len(texts)))
+    timeout_s = _EMBED_S + _EMBED_PER_SENTENCE_S * len(texts)
+    vectors = iter(await embed(texts, model=model, timeout_s=timeout_s, cache_s=RETRY_CACHE_S))
     return [[next(vectors) for _ in draft.features.sentences] for draft in drafts]
 
 
@@ -210,4 +228,12 @@ def _passage(draft: _Draft, vectors: Sequence[Vector]) -> NewPassage:
         text=draft.text,
         features=draft.features,
         vectors=tuple(vectors),
+        origin=Origin.FACT if draft.attribute else Origin.TURN,
+        attribute=draft.attribute,
     )
+
+
+def _store(passages: Sequence[NewPassage], *, turn_ids: Sequence[UUID], model: EmbeddingModel) -> int:
+    remembered = store([passage for passage in passages if passage.origin == Origin.TURN], turn_ids=turn_ids, model=model)
+    store_facts([passage for passage in passages if passage.origin == Origin.FACT], model=model)
+    return remembered

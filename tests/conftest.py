@@ -24,7 +24,7 @@ from tests.live_server import LiveServer, live_server
 from tests.no_network import cut_off
 from tests.upstream import Upstream, UpstreamServer
 
-pytest_plugins = ["tests.browser"]
+pytest_plugins = ["tests.browser", "tests.embedder"]
 
 cut_off()
 
@@ -93,6 +93,7 @@ def server_environment(django_db_setup: None) -> dict[str, str]:
     return {
         "DATABASE_URL": urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")),
         "REDIS_URL": os.environ["REDIS_URL"],
+        "EMBEDDING_CACHE_S": "0",
     }
 
 

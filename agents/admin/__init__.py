@@ -4,9 +4,9 @@ agents       the list, creating, settings, deleting      drafts       the edit p
 history      versions, publishing, rolling back           documents    import and export
 trying       the chat page on the draft                   providers    addresses and keys
 people       users and roles                              overview     the start page
-probing      "Test the connection" of a provider
+probing      "Test the connection" of a provider           keys         API keys and their owners
 """
 
-from . import agents, people, providers
+from . import agents, keys, people, providers
 
-__all__ = ["agents", "people", "providers"]
+__all__ = ["agents", "keys", "people", "providers"]

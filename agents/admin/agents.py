@@ -20,7 +20,7 @@ from agents.versions.drafts import create_agent
 from memory.api import turns_today
 from observability.errors import ChatbotError
 
-from . import documents, drafts, history, trying
+from . import documents, drafts, history, recalling, trying
 from .forms import AgentForm, NewAgentForm
 from .glance import Glance, glance_at
 from .pages import agent_url, for_viewers, person_of, render_agent_page, render_page
@@ -56,6 +56,10 @@ class AgentAdmin(ModelAdmin):
             page("<int:agent_id>/versions/<int:number>/", history.version, "version"),
             page("<int:agent_id>/versions/<int:number>/live/", history.make_live, "make_live"),
             page("<int:agent_id>/try/", trying.page, "try"),
+            page("<int:agent_id>/memory/", recalling.memory, "memory"),
+            page("<int:agent_id>/memory/begin/", recalling.begin_own, "begin_own"),
+            page("<int:agent_id>/recall/", recalling.recall, "recall"),
+            page("named/<slug:slug>/<slug:page>/", recalling.named, "named"),
             # Async: it checks the person itself, because admin_view would answer before the stream is known.
             path("<int:agent_id>/try/chat", trying.chat, name="agents_agent_try_chat"),
         ]

@@ -17,13 +17,13 @@ from uuid_utils.compat import uuid7
 
 from agents.access import Caller, resolve_session, subject_name
 from agents.chat.events import ChatEvent, Delta, Done, Started
-from agents.chat.memories import recall_for
+from agents.chat.memories import recall_for, shown_of
 from agents.chat.prompt import build_prompt, check_message_fits, choose_summary, count_prompt_tokens, oldest_turn_in, recent_chars
 from agents.chat.running import running_turns
 from agents.providers.base import Message, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering, LiveVersions, load_draft
-from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
+from memory.api import FinishedTurn, NewTurn, OpenedTurn, Recalled, RecalledPassage, TurnState, finish_turns, open_turns
 from observability.api import GroupCommit, count_tokens, run_burst
 from observability.errors import ChatbotError
 
@@ -128,6 +128,7 @@ class _Turn:
         self._first_token_ms: int | None = None
         self._was_cut = False
         self._summarise_before: int | None = None
+        self._recalled: tuple[RecalledPassage, ...] = ()
         self._ended = False
 
     async def open(self) -> OpenedTurn:
@@ -161,10 +162,14 @@ class _Turn:
         answering, loop = self._answering, asyncio.get_running_loop()
         message = self._question.message
         opened = await choose_summary(answering, message=message, opened=opened)
-        memories = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else ()
-        self._messages = await build_prompt(answering, message=message, recent=opened.recent, memories=memories, summary=opened.summary)
-        if answering.summaries and (oldest := oldest_turn_in(self._messages, opened=opened)) > opened.summarised_seq + 1:
+        recalled = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else Recalled()
+        self._messages = await build_prompt(
+            answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary
+        )
+        oldest = oldest_turn_in(self._messages, opened=opened)
+        if answering.summaries and oldest > opened.summarised_seq + 1:
             self._summarise_before = oldest
+        self._recalled = shown_of(recalled, sent={turn.id for turn in opened.recent if turn.seq >= oldest})
         request = ModelRequest(
             messages=self._messages,
             temperature=answering.temperature,
@@ -271,6 +276,7 @@ class _Turn:
             usage_estimated=usage is None and model_answer is not None,
             first_token_ms=self._first_token_ms,
             summarise_before=self._summarise_before,
+            recalled=self._recalled,
         )
 
     def _estimated(self, finished: FinishedTurn) -> FinishedTurn:

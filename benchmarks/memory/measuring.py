@@ -12,11 +12,13 @@ from uuid import UUID
 import numpy as np
 from uuid_utils.compat import uuid7
 
+from memory.choosing import choose
 from memory.embedders.client import EmbeddingModel, embed, embedding_model
 from memory.models import Conversation as StoredConversation
 from memory.models import MemoryOwner, Subject, Turn, TurnState
 from memory.ranking import Ranked
-from memory.recall import POOL, Owner, choose, find_owner, rank_passages
+from memory.recall import POOL, rank_passages
+from memory.sources import Sources, Whose, find_sources
 from memory.writing import remember_due_turns
 from observability.api import count_tokens, run_burst
 
@@ -46,13 +48,13 @@ async def measure(conversations: Sequence[Conversation]) -> dict[str, Any]:
     usual: dict[str, list[Scores]] = {"bm25": [], "vectors": [], "rrf": []}
     seconds: list[float] = []
     for conversation, (conversation_id, lines) in zip(conversations, places, strict=True):
-        owner = await run_burst(find_owner, conversation_id, model=model.name)
-        assert owner is not None
+        sources = await run_burst(find_sources, Whose(agent=_AGENT, conversation_id=conversation_id), models=[model])
+        assert sources is not None
         for question in conversation.questions:
             before = time.perf_counter()
-            await rank_passages(question.text, owner=owner, model=model)
+            await rank_passages(question.text, sources=sources)
             seconds.append(time.perf_counter() - before)
-            ours.append(score(await _recalled(question.text, owner=owner, model=model, lines=lines), question.evidence))
+            ours.append(score(await _recalled(question.text, sources=sources, lines=lines), question.evidence))
         for name, scores in (await _baselines(conversation, model)).items():
             usual[name] += scores
     categories = [question.category for conversation in conversations for question in conversation.questions]
@@ -116,15 +118,16 @@ def _turn(line: Line, session: StoredConversation, *, seq: int) -> Turn:
     )
 
 
-async def _recalled(question: str, *, owner: Owner, model: EmbeddingModel, lines: dict[tuple[UUID, str], int]) -> Outcome:
-    ranked = await rank_passages(question, owner=owner, model=model, most=_EVERY_PASSAGE)
+async def _recalled(question: str, *, sources: Sources, lines: dict[tuple[UUID, str], int]) -> Outcome:
+    ranked = await rank_passages(question, sources=sources, most=_EVERY_PASSAGE)
 
     def place_of(passage: Ranked) -> int:
         assert passage.turn_id is not None
         return lines[passage.turn_id, passage.speaker]
 
     within = (
-        choose(ranked[:POOL], limit=POOL, budget_tokens=budget, tokens_of=lambda passage: _tokens(passage.text)) for budget in BUDGETS
+        choose(ranked[:POOL], limit=POOL, budget_tokens=budget, tokens_of=lambda passage: _tokens(passage.text)).passages
+        for budget in BUDGETS
     )
     return Outcome(list(dict.fromkeys(map(place_of, ranked))), tuple({place_of(passage) for passage in chosen} for chosen in within))
 

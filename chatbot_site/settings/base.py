@@ -193,6 +193,8 @@ UNFOLD: dict[str, Any] = {
                     {"title": "Overview", "icon": "monitoring", "link": reverse_lazy("admin:index")},
                     _sidebar("Agents", "smart_toy", "agents_agent", "may_view_agents"),
                     _sidebar("Providers", "dns", "agents_provider", "may_view_providers"),
+                    _sidebar("API keys", "key", "agents_apikey", "may_view_keys"),
+                    _sidebar("Key owners", "domain", "agents_keyowner", "may_view_key_owners"),
                 ],
             },
             {
@@ -200,13 +202,22 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _sidebar("Conversations", "forum", "memory_conversation", "may_view_conversations"),
                     _sidebar("Turns", "chat_bubble", "memory_turn", "may_view_turns"),
+                    _sidebar("Upkeep", "auto_delete", "memory_upkeeprun", "may_view_upkeep"),
                 ],
             },
             {
-                "title": "People",
+                "title": "What is remembered",
+                "items": [
+                    _sidebar("People", "group", "memory_subject", "may_view_memories"),
+                    _sidebar("Shared knowledge", "library_books", "memory_memoryowner", "may_view_knowledge"),
+                    _sidebar("Erasures", "receipt_long", "memory_erasure", "may_view_erasures"),
+                ],
+            },
+            {
+                "title": "Who signs in here",
                 "items": [
                     _sidebar("Users", "person", "auth_user", "may_view_people"),
-                    _sidebar("Groups", "group", "auth_group", "may_view_groups"),
+                    _sidebar("Groups", "badge", "auth_group", "may_view_groups"),
                 ],
             },
         ],
@@ -234,6 +245,11 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "EMBEDDING_API_KEY": environment.embedding_api_key,
         "EMBEDDING_MODEL": environment.embedding_model,
         "EMBEDDING_DIMENSIONS": environment.embedding_dimensions,
+        "EMBEDDING_NEXT_BASE_URL": environment.embedding_next_base_url,
+        "EMBEDDING_NEXT_API_KEY": environment.embedding_next_api_key,
+        "EMBEDDING_NEXT_MODEL": environment.embedding_next_model,
+        "EMBEDDING_NEXT_DIMENSIONS": environment.embedding_next_dimensions,
+        "EMBEDDING_CACHE_S": environment.embedding_cache_s,
         "EMBEDDER_URL": environment.embedder_url,
         "MEMORY_DEADLINE_MS": environment.memory_deadline_ms,
         "CHAT_MAX_MESSAGE_CHARS": environment.chat_max_message_chars,
@@ -262,22 +278,34 @@ def _databases(environment: Environment) -> dict[str, Any]:
 
 
 def _caches(environment: Environment) -> dict[str, Any]:
-    """Return the cache of packages that use Django's; nothing of ours does, and readiness asks Redis itself.
+    """Return `default`, the cache of packages that use Django's, and `embeddings`, in which texts' vectors are kept.
 
-    Without it they would get Django's default, which keeps pickles in each process. Here all processes share one, what is
-    read from Redis is only ever data (JSON), and a Redis that is away is an empty cache, never an error.
+    All processes share them, and what is read from Redis is only ever data (JSON), never a pickle. A Redis that is away is an
+    empty cache: for `default` django-redis sees to that; `memory.embedders.cache` does so itself, to leave it alone for a while.
     """
-    options = {
-        "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
-        "SOCKET_CONNECT_TIMEOUT": 0.2,
-        "SOCKET_TIMEOUT": 0.2,
-        "IGNORE_EXCEPTIONS": True,
+
+    def cache(prefix: str, *, timeout_s: float, **options: Any) -> dict[str, Any]:
+        options |= {
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "SOCKET_CONNECT_TIMEOUT": timeout_s,
+            "SOCKET_TIMEOUT": timeout_s,
+        }
+        backend = "django_redis.cache.RedisCache"
+        return {"BACKEND": backend, "LOCATION": environment.redis_url, "KEY_PREFIX": prefix, "OPTIONS": options}
+
+    return {
+        "default": cache("chatbot", timeout_s=0.2, IGNORE_EXCEPTIONS=True),
+        "embeddings": cache("chatbot:embedding", timeout_s=1.0, IGNORE_EXCEPTIONS=False),
     }
-    backend = "django_redis.cache.RedisCache"
-    return {"default": {"BACKEND": backend, "LOCATION": environment.redis_url, "KEY_PREFIX": "chatbot", "OPTIONS": options}}
 
 
 def _allowed_outbound(environment: Environment) -> list[str]:
     # What the operator names in the environment has the same trust as OUTBOUND_ALLOWED_HOSTS.
-    named = (environment.openai_base_url, environment.demo_model_url, environment.embedding_base_url, environment.embedder_url)
+    named = (
+        environment.openai_base_url,
+        environment.demo_model_url,
+        environment.embedding_base_url,
+        environment.embedding_next_base_url,
+        environment.embedder_url,
+    )
     return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named if url)})

@@ -84,8 +84,26 @@ class Environment(BaseSettings):
     embedding_dimensions: int = Field(
         default=0,
         ge=0,
-        le=1300,
-        description="the length of the vectors to ask for, up to 1,300; 0: 512 for text-embedding-3-small, else the model's own",
+        le=4000,
+        description="the length of the vectors to ask for, up to 4,000; 0: 512 for text-embedding-3-small, else the model's own",
+    )
+    embedding_next_base_url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="the address of the embeddings API to change to, ending in /v1; absent: EMBEDDING_BASE_URL",
+    )
+    embedding_next_api_key: str = Field(default="", description="its key; absent: EMBEDDING_API_KEY, at the same address only")
+    embedding_next_model: str = Field(
+        default="", max_length=200, description="the embedding model to change to, with `manage.py reembed`; absent: none"
+    )
+    embedding_next_dimensions: int = Field(
+        default=0, ge=0, le=4000, description="the length of its vectors, up to 4,000; 0: as for EMBEDDING_DIMENSIONS"
+    )
+    embedding_cache_s: int = Field(
+        default=2_592_000,
+        ge=0,
+        le=31_536_000,
+        description="how many seconds the vector of a text stays in Redis, up to 31,536,000 (a year); 0: not at all",
     )
     embedder_url: str = Field(
         default="",

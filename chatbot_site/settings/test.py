@@ -13,3 +13,4 @@ SECRET_KEY = "only-for-tests-only-for-tests-only-for-tests-only-for-tests"  # no
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", "testserver"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SERVESTATIC_USE_FINDERS = True
+EMBEDDING_CACHE_S = 0  # what an embedder was asked is counted; tests of the cache switch it on

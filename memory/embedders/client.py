@@ -1,15 +1,10 @@
-"""Embeddings over the OpenAI wire: the one client, for the built-in embedder and for any vendor.
-
-Which one is decided by the settings, in this order: EMBEDDING_BASE_URL; OpenAI, where OPENAI_API_KEY is set and no other
-address for it; the built-in embedder at EMBEDDER_URL. Without any of them there is no long-term memory.
-"""
+"""Embeddings over the OpenAI wire: the one client, for the built-in embedder and for any vendor."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,20 +12,19 @@ import httpx2
 import openai
 from django.conf import settings
 
-from memory.embedders import builtin
+from memory.embedders import cache
+from memory.embedders.cache import Vector
+from memory.embedders.configured import MAX_DIMENSIONS, EmbeddingModel, embedding_model
 from observability.outbound import new_client
 
-OPENAI_URL: Final = "https://api.openai.com/v1"
-DEFAULT_MODEL: Final = "text-embedding-3-small"
-DEFAULT_DIMENSIONS: Final = 512
-# An index row holds no more (halfvec, 2,704 bytes a row).
-MAX_DIMENSIONS: Final = 1300
+__all__ = ["EmbeddingFailed", "EmbeddingModel", "Vector", "embed", "embedding_model"]
+
+RETRY_CACHE_S: Final = 3600
+"""How long vectors that are about to be stored are kept in the cache, too: should storing them fail, they are not made again."""
 _TEXTS_A_REQUEST: Final = 256
 _CONNECT_S: Final = 2.0
 # The answers of a vendor that will not change when asked again.
 _FINAL_STATUSES: Final = frozenset({400, 413, 422})
-
-Vector = list[float]
 
 
 class EmbeddingFailed(Exception):
@@ -45,43 +39,28 @@ class EmbeddingFailed(Exception):
         self.is_final = is_final
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingModel:
-    """Where texts are embedded, and by what. `dimensions` None: as many as the model has."""
+async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float = 60.0, cache_s: int | None = None) -> list[Vector]:
+    """Return a vector of length 1 for each of `texts`, in order; what is in the cache, or twice among them, is asked for once.
 
-    base_url: str
-    api_key: str
-    name: str
-    dimensions: int | None
-    is_builtin: bool = False
-
-
-def embedding_model() -> EmbeddingModel | None:
-    """Return what the settings say; None: there is nothing to embed with, so memory is off."""
-    asked: int | None = settings.EMBEDDING_DIMENSIONS or None
-    name: str = settings.EMBEDDING_MODEL or DEFAULT_MODEL
-    dimensions = asked or (DEFAULT_DIMENSIONS if name == DEFAULT_MODEL else None)
-    if settings.EMBEDDING_BASE_URL:
-        return EmbeddingModel(settings.EMBEDDING_BASE_URL, settings.EMBEDDING_API_KEY, name, dimensions)
-    if settings.OPENAI_API_KEY and not settings.OPENAI_BASE_URL:
-        return EmbeddingModel(OPENAI_URL, settings.EMBEDDING_API_KEY or settings.OPENAI_API_KEY, name, dimensions)
-    if settings.EMBEDDER_URL:
-        return EmbeddingModel(settings.EMBEDDER_URL, "", builtin.MODEL, builtin.DIMENSIONS, is_builtin=True)
-    return None
-
-
-async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float = 60.0) -> list[Vector]:
-    """Return a vector of length 1 for each of `texts`, in order.
+    Args:
+        cache_s: how long new ones are cached, at most EMBEDDING_CACHE_S; None: as long as that.
 
     Raises:
         EmbeddingFailed: they could not be had within `timeout_s`.
     """
+    longest_s: int = settings.EMBEDDING_CACHE_S
+    cache_s = longest_s if cache_s is None else min(cache_s, longest_s)
     try:
         async with asyncio.timeout(timeout_s):
-            vectors: list[Vector] = []
-            for start in range(0, len(texts), _TEXTS_A_REQUEST):
-                vectors += await _request(texts[start : start + _TEXTS_A_REQUEST], model)
-            return vectors
+            vectors = await cache.fetch(texts, model=model) if cache_s else {}
+            missing = [text for text in dict.fromkeys(texts) if text not in vectors]
+            for start in range(0, len(missing), _TEXTS_A_REQUEST):
+                asked = missing[start : start + _TEXTS_A_REQUEST]
+                new = dict(zip(asked, await _request(asked, model), strict=True))
+                if cache_s:
+                    cache.keep(new, model=model, seconds=cache_s)
+                vectors |= new
+            return [vectors[text] for text in texts]
     except TimeoutError:
         raise EmbeddingFailed(f"no answer within {timeout_s:g} s") from None
 

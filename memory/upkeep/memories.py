@@ -8,6 +8,7 @@ from typing import Final
 
 from django.db import connection
 
+from memory.facts.settling import fill_user_names
 from memory.isolation import act_for
 from memory.storing import WINDOW
 from memory.upkeep.policy import Policy
@@ -31,6 +32,8 @@ _WORTH_A_LOOK: Final = """
 #
 # Beyond the cap, the least useful go: history first; then what was not of use for longest, an agent's words and short ones
 # counting one and a half times as long, and what was never recalled twice as long; facts and notes last.
+#
+# A fact that holds no more marks the words it was read from as outdated: it goes with them, and takes no room either.
 _DUE: Final = """
 WITH memory AS (
     SELECT passage.*, last.recalled_at
@@ -48,7 +51,8 @@ WITH memory AS (
         )
     )
 ), counted AS (
-    SELECT id, pinned_at IS NOT NULL AS is_pinned, valid_until IS NOT NULL AS is_history, origin <> 'turn' AS stands_alone,
+    SELECT id, source_id, pinned_at IS NOT NULL AS is_pinned, valid_until IS NOT NULL AS is_history, origin <> 'turn' AS stands_alone,
+           valid_until IS NOT NULL AND source_id IS NOT NULL AS marks,
            coalesce(%(too_old)s::timestamptz > CASE
                WHEN pinned_at IS NOT NULL THEN NULL
                WHEN valid_until IS NOT NULL THEN valid_until
@@ -63,18 +67,24 @@ WITH memory AS (
     FROM memory
 ), kept AS (
     SELECT id, is_pinned, row_number() OVER (ORDER BY is_pinned DESC, is_history, stands_alone DESC, unused_s, id DESC) AS place
-    FROM counted WHERE NOT is_too_old
+    FROM counted WHERE NOT is_too_old AND NOT marks
+), due AS (
+    SELECT id, 'memories_too_old' AS reason FROM counted WHERE is_too_old AND NOT marks
+    UNION ALL
+    SELECT id, 'memories_over_cap' FROM kept WHERE place > nullif(%(cap)s, 0) AND NOT is_pinned
 )
-SELECT id, 'memories_too_old' FROM counted WHERE is_too_old
-UNION ALL
-SELECT id, 'memories_over_cap' FROM kept WHERE place > nullif(%(cap)s, 0) AND NOT is_pinned
+SELECT id, reason FROM (
+    SELECT id, reason, 0 AS position FROM due
+    UNION ALL
+    SELECT counted.id, due.reason, 1 FROM counted JOIN due ON due.id = counted.source_id WHERE marks AND NOT is_pinned
+) AS found ORDER BY position
 """
 _LOCK_OWNERS: Final = "SELECT FROM memory_owner WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
 # A fact outlives what it was read from: it goes for reasons of its own.
 _DETACH_FACTS: Final = "UPDATE memory_passage SET source_id = NULL WHERE owner_id = ANY(%(owners)s) AND source_id = ANY(%(ids)s)"
 _DELETE: Final = """
     DELETE FROM memory_passage WHERE owner_id = ANY(%(owners)s) AND id = ANY(%(ids)s) AND pinned_at IS NULL
-    RETURNING id, owner_id, seq
+    RETURNING owner_id, seq, attribute
 """
 _NARROW_WINDOWS: Final = f"""
     UPDATE memory_passage passage
@@ -141,5 +151,7 @@ def delete_memories(ids: Sequence[int], *, owners: Sequence[int]) -> int:
         cursor.execute(_DETACH_FACTS, named)
         cursor.execute(_DELETE, named)
         gone = cursor.fetchall()
-        cursor.execute(_NARROW_WINDOWS, [[owner for _, owner, _ in gone], [seq for _, _, seq in gone]])
+        cursor.execute(_NARROW_WINDOWS, [[owner for owner, _, _ in gone], [seq for _, seq, _ in gone]])
+        if unnamed := {owner for owner, _, attribute in gone if attribute == "name"}:
+            fill_user_names(sorted(unnamed))
     return len(gone)

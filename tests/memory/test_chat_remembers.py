@@ -14,7 +14,7 @@ from agents.chat.answer import Question, answer
 from agents.chat.prompt import count_prompt_tokens
 from agents.providers.wire import _endpoint, _transport
 from memory.models import Conversation, EmbeddingSpace, Passage, Sentence, Turn
-from memory.recall import _OWNER
+from memory.sources import _OWNERS
 from memory.writing import remember_due_turns
 from observability.outbound import close_transports
 from tests.factories import unique
@@ -196,7 +196,7 @@ def test_an_agent_without_memory_asks_for_nothing(make_chat_agent, upstream, set
     assert not [sql for sql in without if re.search("memory_(owner|passage|sentence|posting|embeddingspace)", sql)]
     asked(agent, "")
     # With memory, one statement asks whether there are any memories at all; where there are none, that is all.
-    assert [sql for sql in asked(agent, "http://127.0.0.1:9/v1") if "memory_owner" in sql or "memory_passage" in sql] == [_OWNER]
+    assert [sql for sql in asked(agent, "http://127.0.0.1:9/v1") if "memory_owner" in sql or "memory_passage" in sql] == [_OWNERS]
     assert not Passage.objects.filter(turn__agent=forgetful.slug).exists()
     assert set(Turn.objects.filter(agent=forgetful.slug).values_list("remember", flat=True)) == {False}
     assert set(Turn.objects.filter(agent=agent.slug).values_list("remember", flat=True)) == {True}

@@ -222,7 +222,7 @@ def test_many_texts_go_in_several_requests(scripted):
         (200, {"object": "list", "data": []}, False),
         (200, {"object": "list", "data": [{"index": 1, "embedding": [1.0]}]}, False),
         (200, {"object": "list", "data": [{"index": 0, "embedding": [0.0, 0.0]}]}, False),
-        (200, {"object": "list", "data": [{"index": 0, "embedding": [1.0] * 1301}]}, False),
+        (200, {"object": "list", "data": [{"index": 0, "embedding": [1.0] * 4001}]}, False),
         (200, {"object": "list"}, False),
         (200, [], False),
         (200, {"object": "list", "data": [{"index": 0, "embedding": "nonsense"}]}, False),

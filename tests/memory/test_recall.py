@@ -11,11 +11,13 @@ import pytest
 from django.db import connection
 from structlog.testing import capture_logs
 
+from memory.choosing import choose
 from memory.embedders.client import embed
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
-from memory.recall import TooSlow, Wish, _rank_in_time, choose, find_owner, recall
+from memory.recall import Room, TooSlow, Wish, _rank_in_time, recall
+from memory.sources import Source, Sources, Whose, find_sources
 from memory.weights import WEIGHTS
 from memory.writing import remember_due_turns
 from observability.api import run_burst
@@ -51,13 +53,23 @@ def remember(model):
     run(drain())
 
 
-def conversation_of(turn_id):
-    return Turn.objects.get(pk=turn_id).conversation_id
+def sources_of(turn_id, model, **fields):
+    turn = Turn.objects.get(pk=turn_id)
+    return run(run_burst(find_sources, Whose(agent=turn.agent, conversation_id=turn.conversation_id, **fields), models=[model]))
 
 
 def ask(question, turn_id, **fields):
     """Recall for the conversation of a turn; a passage costs a token for each word."""
-    wish = {"conversation_id": conversation_of(turn_id), "limit": 5, "budget_tokens": 200, "tokens_of": lambda p: len(p.text.split())}
+    turn = Turn.objects.get(pk=turn_id)
+    whose = {name: fields.pop(name) for name in ("session_only", "knowledge") if name in fields}
+    not_turns = fields.pop("not_turns", [])
+    wish = {
+        "whose": Whose(agent=turn.agent, conversation_id=turn.conversation_id, **whose),
+        "limit": 5,
+        "room": Room(fields.pop("budget_tokens", 200), frozenset(not_turns)),
+        "in_view": not_turns,
+        "tokens_of": lambda p: len(p.text.split()),
+    }
     return run(recall(Wish(question=question, **(wish | fields))))
 
 
@@ -140,12 +152,12 @@ def test_dates_speakers_and_forms_are_found_in_the_statement(embedder, finish):
     finish("I baked bread.", "Why did you bake bread?", subject=person, session="a" + person, **may)
     turn = finish("Yesterday I baked 3 loaves of bread.", "Bread again!", subject=person, session="b" + person, **june)
     remember(embedder)
-    owner = find_owner(conversation_of(turn), model=embedder.name)
+    sources = sources_of(turn, embedder)
 
     def features(question):
         asked = read_question(question, voices=Voices(), today=datetime(2026, 1, 1, tzinfo=UTC).date())
         [vector] = run(embed([asked.to_embed], model=embedder))
-        found = rank(asked, embedding=vector, space_id=owner.space_id, owner_id=owner.id, session=None, most=9)
+        found = rank(asked, embedding=vector, space_id=sources.space_id, owner_id=sources.owners[0].owner_id, session=None, most=9)
         return {passage.text: passage.features for passage in found}
 
     first, question, second, last = "I baked bread.", "Why did you bake bread?", "Yesterday I baked 3 loaves of bread.", "Bread again!"
@@ -182,7 +194,7 @@ def test_what_is_chosen_is_worth_its_tokens():
 
     def chosen(budget, limit=5):
         found = choose([long, short, same, other], limit=limit, budget_tokens=budget, tokens_of=lambda p: len(p.text.split()))
-        return [each.id for each in found]
+        return [each.id for each in found.passages]
 
     assert chosen(100) == [1, 2, 4]  # what says the same is left out
     assert chosen(40) == [2, 4]  # the long one no longer fits, which does not end it
@@ -236,8 +248,10 @@ def test_an_embedder_that_is_gone_and_a_broken_statement_are_failures_and_no_err
 def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, monkeypatch):
     settings.MEMORY_DEADLINE_MS = 200
     tried = []
+    source = Source(owner_id=1, session=None, is_all_in_view=False)
+    sources = Sources(owners=(source,), voices=Voices(), model=None, space_id=1)
 
-    def slow(asked, *, owner_id):
+    def slow(asked, **kwargs):
         tried.append(1)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(20)")
@@ -245,7 +259,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, 
     monkeypatch.setattr("memory.recall.rank", slow)
     started = time.monotonic()
     with pytest.raises(TooSlow, match="200 ms"):
-        run(run_burst(_rank_in_time, None, owner_id=1))
+        run(run_burst(_rank_in_time, None, sources=sources, embedding=[1.0], not_turns=[], most=1))
     assert time.monotonic() - started < 5
     assert tried == [1]
 
@@ -278,7 +292,7 @@ def test_other_programs_recall_by_meaning(embedder, finish):
         cursor.execute(statement, [str([2 * value for value in vector]), 1.01, 5, owner.pk])
         assert cursor.fetchall() == []
     assert rows[0][1:3] == ("user", "My dog is called Biscuit.")
-    assert rows[0][0] == Passage.objects.get(owner=owner, text=rows[0][2]).pk
+    assert rows[0][0] in Passage.objects.filter(owner=owner, text=rows[0][2]).values_list("pk", flat=True)
     assert len(rows) <= 2
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
     assert all(0.2 <= row[3] <= 1 for row in rows)

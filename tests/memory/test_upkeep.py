@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from agents.versions.keeping import list_policies
 from memory.embedders.client import EmbeddingModel
+from memory.facts.settling import fill_user_names
 from memory.features import features_of
 from memory.models import (
     Conversation,
@@ -178,6 +179,26 @@ def test_an_age_limit_counts_from_when_a_memory_was_last_true(say, agent):
         "I like pears", "I like plums", "fact of late", "fact in use", "pinned fact", "note", "note corrected of late",
     }  # fmt: skip
     assert Turn.objects.filter(pk=old.turn_id).exists(), "what was said stays in the conversation"
+
+
+def test_a_fact_that_holds_no_more_goes_with_the_words_that_it_marks_as_outdated(say, agent):
+    person = unique("person")
+    outdated, new = (say(f"{LONG} {number}", days=9 - number, subject=person)[0] for number in range(2))
+    fact = alone(outdated, "I live in Ulm", days=9, origin="fact", source=outdated, valid_until=datetime.now(UTC) - timedelta(days=5))
+    assert upkeep(Policy(agent=agent, memory_cap=2, memory_days=10)).counts == {}
+    policy, now = Policy(agent=agent, memory_cap=1), datetime.now(UTC)
+    assert upkeep(policy, is_dry=True, now=now).counts == upkeep(policy, now=now).counts == {agent: {"memories_over_cap": 2}}
+    assert left(outdated, fact, new) == {new.text}
+
+
+def test_a_name_that_is_forgotten_is_not_used_any_more(say, agent):
+    told = say("I like apples", days=40)[0]
+    name = alone(told, "My name is Ada", days=40, origin="fact", attribute="name", source=told)
+    fill_user_names([told.owner_id])
+    assert MemoryOwner.objects.get(pk=told.owner_id).user_name == "Ada"
+    upkeep(Policy(agent=agent, memory_days=30))
+    assert not left(told, name)
+    assert MemoryOwner.objects.get(pk=told.owner_id).user_name == ""
 
 
 def test_windows_close_where_neighbours_went(say, agent):

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from agents.chat.background import summarise
+from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from memory.api import keep_remembering, keep_summarising, keep_tidy
 from observability.outbound import close_transports

@@ -217,6 +217,26 @@ function testConnection(box) {
   });
 }
 
+// A secret's page was the answer to a form: were it loaded again, the form would be sent again. So its address becomes another's.
+function standInstead(box) {
+  history.replaceState(null, "", box.dataset.instead);
+}
+
+function copy(button) {
+  button.addEventListener("click", async () => {
+    const text = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      // Without HTTPS browsers lend no clipboard: select it, so that Ctrl+C copies it.
+      getSelection().selectAllChildren(text);
+    }
+  });
+}
+
+document.querySelectorAll("[data-instead]").forEach(standInstead);
+document.querySelectorAll("[data-copy]").forEach(copy);
 document.querySelectorAll("[data-probe]").forEach(testConnection);
 document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);

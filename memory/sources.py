@@ -1,0 +1,106 @@
+"""Whose memories a question may draw on: one person's, what their agent knows for everybody, and shared collections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.db import connection
+
+from memory.embedders.client import EmbeddingModel
+from memory.isolation import act_for
+from memory.models import OwnerKind
+from memory.question import Voices
+from memory.ranking import OF_SESSION
+
+# One row for each owner, whatever it has; none where no vectors are in use yet.
+_OWNERS: Final = """
+    SELECT space.id, space.model, space.dimensions, owner.id, owner.kind, owner.user_name, owner.agent_name
+    FROM memory_embeddingspace space
+    CROSS JOIN (
+        SELECT * FROM memory_owner WHERE kind = 'person' AND agent = %(agent)s AND subject_id = coalesce(
+            %(subject)s, (SELECT subject_id FROM memory_conversation WHERE id = %(conversation)s AND agent = %(agent)s)
+        )
+        UNION ALL SELECT * FROM memory_owner WHERE kind = 'agent' AND agent = %(agent)s
+        UNION ALL SELECT * FROM memory_owner WHERE kind = 'shared' AND collection = ANY(%(knowledge)s::text[])
+    ) AS owner
+    WHERE space.is_active
+"""
+# Which of them have any, and which have more than what was said in the turns that the prompt may hold anyway.
+_WITH_MEMORIES: Final = """
+    SELECT owner.id, EXISTS (
+        SELECT FROM memory_passage
+        WHERE owner_id = owner.id AND valid_until IS NULL AND {of_session} AND (turn_id IS NULL OR turn_id <> ALL(%(in_view)s::uuid[]))
+    )
+    FROM unnest(%(owners)s::bigint[], %(sessions)s::bigint[]) AS owner (id, session)
+    WHERE EXISTS (SELECT FROM memory_passage WHERE owner_id = owner.id AND valid_until IS NULL AND {of_session})
+""".replace("{of_session}", OF_SESSION.replace("%(session)s", "owner.session"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whose:
+    """Whose memories are asked for.
+
+    Attributes:
+        agent: the agent's slug. What it knows for everybody is always among them.
+        conversation_id: the conversation that asks: its person's memories with the agent are among them.
+        subject_id: the person, where no conversation asks.
+        session_only: of the person's, only what was said in the conversation that asks, or of no particular one.
+        knowledge: the names of shared collections.
+    """
+
+    agent: str
+    conversation_id: int | None = None
+    subject_id: int | None = None
+    session_only: bool = False
+    knowledge: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An owner with memories. `session`: the conversation to which they are limited, None: they are not."""
+
+    owner_id: int
+    session: int | None
+    is_all_in_view: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The owners that have memories, who speaks in the person's, and the model and space of their vectors."""
+
+    owners: tuple[Source, ...]
+    voices: Voices
+    model: EmbeddingModel
+    space_id: int
+
+
+def find_sources(whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Sequence[UUID] = ()) -> Sources | None:
+    """Return what may be recalled from; None where there is nothing, or nothing that one of `models` embedded.
+
+    Args:
+        in_view: turns that the prompt may hold anyway.
+    """
+    parameters = {
+        "agent": whose.agent,
+        "subject": whose.subject_id,
+        "conversation": whose.conversation_id,
+        "knowledge": list(whose.knowledge),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_OWNERS, parameters)
+        rows = cursor.fetchall()
+        model = next((model for model in models if rows and model.makes(rows[0][1], dimensions=rows[0][2])), None)
+        if model is None:
+            return None
+        session = (whose.conversation_id or 0) if whose.session_only else None
+        sessions = {id: session if kind == OwnerKind.PERSON else None for _, _, _, id, kind, _, _ in rows}
+        act_for(list(sessions))
+        cursor.execute(_WITH_MEMORIES, {"owners": list(sessions), "sessions": list(sessions.values()), "in_view": list(in_view)})
+        owners = tuple(Source(owner_id=id, session=sessions[id], is_all_in_view=not has_more) for id, has_more in cursor.fetchall())
+    if not owners:
+        return None
+    names = {name: speaker for *_, user, agent in rows for name, speaker in ((user, "user"), (agent, "agent")) if name}
+    return Sources(owners=owners, voices=Voices(names=names), model=model, space_id=rows[0][0])
