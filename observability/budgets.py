@@ -37,19 +37,19 @@ _COUNT_SO_FAR: Final = """
     SET (spent_usd, spent_tokens) = (
         SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0)::bigint
         FROM (
-            SELECT agent, key_id, cost_usd AS usd, prompt_tokens + completion_tokens AS tokens FROM observability_usagehour
+            SELECT agent, key, cost_usd AS usd, prompt_tokens + completion_tokens AS tokens FROM observability_usagehour
             WHERE period.subject_id = 0 AND hour >= period.starts_at AND hour < period.ends_at
             UNION ALL
-            SELECT agent, key_id, cost_usd, prompt_tokens + completion_tokens FROM observability_usageday
+            SELECT agent, key, cost_usd, prompt_tokens + completion_tokens FROM observability_usageday
             WHERE period.subject_id <> 0 AND subject_id = period.subject_id
               AND day >= (period.starts_at AT TIME ZONE 'UTC')::date AND day < (period.ends_at AT TIME ZONE 'UTC')::date
             UNION ALL
-            SELECT agent, key_id, cost_usd, prompt_tokens + completion_tokens FROM observability_attempt
+            SELECT agent, key, cost_usd, prompt_tokens + completion_tokens FROM observability_attempt
             WHERE settled_xid >= coalesce((SELECT upto_xid FROM observability_rollupstate), 0) AND outcome <> 'cached'
               AND started_at >= period.starts_at AND started_at < period.ends_at
               AND (period.subject_id = 0 OR subject_id = period.subject_id)
         ) AS used
-        WHERE (budget.agent = '' OR used.agent = budget.agent) AND (budget.key_id IS NULL OR used.key_id = budget.key_id)
+        WHERE (budget.agent = '' OR used.agent = budget.agent) AND (budget.key = '' OR used.key = budget.key)
     )
     FROM observability_budget budget
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
@@ -94,7 +94,7 @@ class Claim:
 
     attempt_id: UUID
     agent: str
-    key_id: int
+    key: str
     subject_id: int
     usd: Decimal | None
     tokens: int
@@ -268,9 +268,9 @@ def _applies(budget: Budget, claim: Claim) -> bool:
         return False
     match budget.scope:
         case BudgetScope.KEY:
-            return budget.key_id == claim.key_id
+            return budget.key == claim.key
         case BudgetScope.USER:
-            return claim.subject_id != 0 and (budget.key_id is None or budget.key_id == claim.key_id)
+            return claim.subject_id != 0 and (not budget.key or budget.key == claim.key)
         case _:
             return True
 

@@ -20,16 +20,16 @@ from observability.models import AttemptKind, AttemptOutcome
 from observability.prices import Price
 
 _OPEN: Final = """
-    INSERT INTO observability_attempt (id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model,
+    INSERT INTO observability_attempt (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
                                        request_id, started_at, deadline_at, outcome, error_code, worst_prompt_tokens,
                                        worst_completion_tokens, is_estimated, input_usd, cached_input_usd, output_usd, saved_usd)
-    SELECT id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model,
+    SELECT id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
            request_id, started_at, deadline_at, 'running', '', worst_prompt_tokens, worst_completion_tokens, false, input_usd,
            cached_input_usd, output_usd, 0
-    FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[],
+    FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::int[], %s::text[], %s::bigint[], %s::bigint[],
                 %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::int[], %s::numeric[],
                 %s::numeric[], %s::numeric[])
-      AS new (id, turn_id, number, kind, agent, version, key_id, subject_id, conversation_id, provider, model, request_id, started_at,
+      AS new (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model, request_id, started_at,
               deadline_at, worst_prompt_tokens, worst_completion_tokens, input_usd, cached_input_usd, output_usd)
 """
 _SETTLE: Final = """
@@ -81,7 +81,7 @@ class NewAttempt:
     number: int = 1
     agent: str = ""
     version: int = 0
-    key_id: int = 0
+    key: str = ""
     subject_id: int = 0
     conversation_id: int = 0
     provider: str = ""
@@ -146,7 +146,7 @@ def open_attempts(attempts: Sequence[NewAttempt]) -> None:
                 [attempt.kind.value for attempt in attempts],
                 [attempt.agent for attempt in attempts],
                 [attempt.version for attempt in attempts],
-                [attempt.key_id for attempt in attempts],
+                [attempt.key for attempt in attempts],
                 [attempt.subject_id for attempt in attempts],
                 [attempt.conversation_id for attempt in attempts],
                 [attempt.provider for attempt in attempts],

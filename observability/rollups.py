@@ -43,20 +43,20 @@ MEASURES: Final = (
 _ADDED: Final = ", ".join(f"{name} = sums.{name} + EXCLUDED.{name}" for name in MEASURES)
 _COLUMNS: Final = ", ".join(MEASURES)
 _ADD_HOURS: Final = f"""
-    INSERT INTO observability_usagehour AS sums (hour, agent, key_id, kind, provider, model, {_COLUMNS})
-    SELECT date_trunc('hour', started_at, 'UTC'), agent, key_id, kind, provider, model, {SUMS}
+    INSERT INTO observability_usagehour AS sums (hour, agent, key, kind, provider, model, {_COLUMNS})
+    SELECT date_trunc('hour', started_at, 'UTC'), agent, key, kind, provider, model, {SUMS}
     FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s
     GROUP BY 1, 2, 3, 4, 5, 6
     ORDER BY 1, 2, 3, 4, 5, 6
-    ON CONFLICT (hour, agent, key_id, kind, provider, model) DO UPDATE SET {_ADDED}
+    ON CONFLICT (hour, agent, key, kind, provider, model) DO UPDATE SET {_ADDED}
 """  # noqa: S608 - constants
 _ADD_DAYS: Final = f"""
-    INSERT INTO observability_usageday AS sums (day, agent, key_id, subject_id, kind, provider, model, {_COLUMNS})
-    SELECT (started_at AT TIME ZONE 'UTC')::date, agent, key_id, subject_id, kind, provider, model, {SUMS}
+    INSERT INTO observability_usageday AS sums (day, agent, key, subject_id, kind, provider, model, {_COLUMNS})
+    SELECT (started_at AT TIME ZONE 'UTC')::date, agent, key, subject_id, kind, provider, model, {SUMS}
     FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s
     GROUP BY 1, 2, 3, 4, 5, 6, 7
     ORDER BY 1, 2, 3, 4, 5, 6, 7
-    ON CONFLICT (day, agent, key_id, subject_id, kind, provider, model) DO UPDATE SET {_ADDED}
+    ON CONFLICT (day, agent, key, subject_id, kind, provider, model) DO UPDATE SET {_ADDED}
 """  # noqa: S608 - constants
 
 

@@ -21,7 +21,7 @@ _COLUMN_OF: Final[dict[Group, str]] = {
     "day": "day",
     "hour": "hour",
     "agent": "agent",
-    "key": "key_id",
+    "key": "key",
     "user": "subject_id",
     "model": "model",
     "kind": "kind",
@@ -37,7 +37,7 @@ class Wanted:
     first: date
     last: date
     agents: Sequence[str] | None = None
-    key_ids: Sequence[int] | None = None
+    keys: Sequence[str] | None = None
     subject_id: int | None = None
 
 
@@ -67,7 +67,7 @@ def report(wanted: Wanted, *, by: Sequence[Group] = ()) -> list[UsageLine]:
     conditions, values = _conditions(wanted)
     first, after = _bounds(wanted)
     bounds: list[Any] = [first, after] if by_hour else [wanted.first, wanted.last + timedelta(days=1)]
-    columns = "agent, key_id, kind, provider, model" + ("" if by_hour else ", subject_id")
+    columns = "agent, key, kind, provider, model" + ("" if by_hour else ", subject_id")
     moment = "date_trunc('hour', started_at, 'UTC')" if by_hour else "(started_at AT TIME ZONE 'UTC')::date"
     statement = f"""
         WITH upto AS MATERIALIZED (SELECT coalesce(max(upto_xid), 0) AS upto_xid FROM observability_rollupstate),
@@ -89,7 +89,7 @@ def report(wanted: Wanted, *, by: Sequence[Group] = ()) -> list[UsageLine]:
 
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     conditions, values = "", []
-    named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key_id", wanted.key_ids))
+    named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key", wanted.keys))
     for column, chosen in named:
         if chosen is not None:
             conditions += f" AND {column} = ANY(%s)"

@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
             name='UsageHour',
             fields=[
                 ('agent', models.CharField(max_length=63)),
-                ('key_id', models.BigIntegerField()),
+                ('key', models.CharField(max_length=40)),
                 ('kind', models.CharField(max_length=10)),
                 ('provider', models.CharField(max_length=63)),
                 ('model', models.CharField(max_length=200)),
@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                 ('cost_usd', models.DecimalField(decimal_places=10, max_digits=24)),
                 ('saved_usd', models.DecimalField(decimal_places=10, max_digits=24)),
                 ('unpriced', models.BigIntegerField(help_text='Attempts whose price is unknown: their cost is in no sum.')),
-                ('pk', models.CompositePrimaryKey('hour', 'agent', 'key_id', 'kind', 'provider', 'model', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('pk', models.CompositePrimaryKey('hour', 'agent', 'key', 'kind', 'provider', 'model', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('hour', models.DateTimeField()),
             ],
             options={
@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('chat', 'chat'), ('embedding', 'embedding'), ('summary', 'summary'), ('facts', 'facts'), ('evaluation', 'evaluation')], max_length=10)),
                 ('agent', models.CharField(default='', max_length=63)),
                 ('version', models.PositiveIntegerField(default=0)),
-                ('key_id', models.BigIntegerField(default=0, help_text='0: no key.')),
+                ('key', models.CharField(default='', help_text="A key's public id; empty: none.", max_length=40)),
                 ('subject_id', models.BigIntegerField(default=0, help_text="A person's opaque number, which means nothing once they are erased.")),
                 ('conversation_id', models.BigIntegerField(default=0)),
                 ('provider', models.CharField(default='', max_length=63)),
@@ -99,7 +99,7 @@ class Migration(migrations.Migration):
                 ('is_active', models.BooleanField(default=True, verbose_name='active')),
                 ('scope', models.CharField(choices=[('all', 'everything'), ('agent', 'one agent'), ('key', 'one API key'), ('user', 'each end user')], default='all', max_length=5, verbose_name='for')),
                 ('agent', models.CharField(blank=True, default='', help_text="The agent's address name; of users: only with this agent.", max_length=63)),
-                ('key_id', models.BigIntegerField(blank=True, null=True, verbose_name='API key')),
+                ('key', models.CharField(blank=True, default='', help_text='Its public id; of users: only with this key.', max_length=40, verbose_name='API key')),
                 ('period', models.CharField(choices=[('day', 'a day'), ('week', 'a week, from Monday'), ('month', 'a month')], default='month', max_length=5, verbose_name='every')),
                 ('time_zone', models.CharField(default='UTC', help_text='In which periods begin, such as Europe/Berlin.', max_length=63)),
                 ('limit_usd', models.DecimalField(blank=True, decimal_places=4, max_digits=14, null=True, verbose_name='limit (USD)')),
@@ -111,7 +111,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['name'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('scope__in', ['all', 'agent', 'key', 'user'])), name='budget_scope_is_known'), models.CheckConstraint(condition=models.Q(('period__in', ['day', 'week', 'month'])), name='budget_period_is_known'), models.CheckConstraint(condition=models.Q(('limit_usd__isnull', False), ('limit_tokens__isnull', False), _connector='OR'), name='budget_limits_something'), models.CheckConstraint(condition=models.Q(models.Q(('limit_usd', None), ('limit_usd__gte', 0), _connector='OR'), models.Q(('limit_tokens', None), ('limit_tokens__gte', 0), _connector='OR')), name='budget_limits_are_not_negative'), models.CheckConstraint(condition=models.Q(models.Q(('scope', 'agent'), _negated=True), models.Q(('agent', ''), _negated=True), _connector='OR'), name='agent_budget_names_its_agent'), models.CheckConstraint(condition=models.Q(models.Q(('scope', 'key'), _negated=True), ('key_id__isnull', False), _connector='OR'), name='key_budget_names_its_key'), models.CheckConstraint(condition=models.Q(('cheaper_at', None), ('cheaper_at__range', (1, 100)), _connector='OR'), name='cheaper_at_is_a_percentage')],
+                'constraints': [models.CheckConstraint(condition=models.Q(('scope__in', ['all', 'agent', 'key', 'user'])), name='budget_scope_is_known'), models.CheckConstraint(condition=models.Q(('period__in', ['day', 'week', 'month'])), name='budget_period_is_known'), models.CheckConstraint(condition=models.Q(('limit_usd__isnull', False), ('limit_tokens__isnull', False), _connector='OR'), name='budget_limits_something'), models.CheckConstraint(condition=models.Q(models.Q(('limit_usd', None), ('limit_usd__gte', 0), _connector='OR'), models.Q(('limit_tokens', None), ('limit_tokens__gte', 0), _connector='OR')), name='budget_limits_are_not_negative'), models.CheckConstraint(condition=models.Q(models.Q(('scope', 'agent'), _negated=True), models.Q(('agent', ''), _negated=True), _connector='OR'), name='agent_budget_names_its_agent'), models.CheckConstraint(condition=models.Q(models.Q(('scope', 'key'), _negated=True), models.Q(('key', ''), _negated=True), _connector='OR'), name='key_budget_names_its_key'), models.CheckConstraint(condition=models.Q(('cheaper_at', None), ('cheaper_at__range', (1, 100)), _connector='OR'), name='cheaper_at_is_a_percentage')],
             },
         ),
         migrations.CreateModel(
@@ -189,7 +189,7 @@ class Migration(migrations.Migration):
             name='UsageDay',
             fields=[
                 ('agent', models.CharField(max_length=63)),
-                ('key_id', models.BigIntegerField()),
+                ('key', models.CharField(max_length=40)),
                 ('kind', models.CharField(max_length=10)),
                 ('provider', models.CharField(max_length=63)),
                 ('model', models.CharField(max_length=200)),
@@ -202,7 +202,7 @@ class Migration(migrations.Migration):
                 ('cost_usd', models.DecimalField(decimal_places=10, max_digits=24)),
                 ('saved_usd', models.DecimalField(decimal_places=10, max_digits=24)),
                 ('unpriced', models.BigIntegerField(help_text='Attempts whose price is unknown: their cost is in no sum.')),
-                ('pk', models.CompositePrimaryKey('day', 'agent', 'key_id', 'subject_id', 'kind', 'provider', 'model', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('pk', models.CompositePrimaryKey('day', 'agent', 'key', 'subject_id', 'kind', 'provider', 'model', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('day', models.DateField()),
                 ('subject_id', models.BigIntegerField()),
             ],

@@ -32,7 +32,7 @@ class Budget(models.Model):
     is_active = models.BooleanField("active", default=True)
     scope = models.CharField("for", max_length=5, choices=BudgetScope.choices, default=BudgetScope.ALL)
     agent = models.CharField(max_length=63, blank=True, default="", help_text="The agent's address name; of users: only with this agent.")
-    key_id = models.BigIntegerField("API key", null=True, blank=True)
+    key = models.CharField("API key", max_length=40, blank=True, default="", help_text="Its public id; of users: only with this key.")
     period = models.CharField("every", max_length=5, choices=Period.choices, default=Period.MONTH)
     time_zone = models.CharField(max_length=63, default="UTC", help_text="In which periods begin, such as Europe/Berlin.")
     limit_usd = models.DecimalField("limit (USD)", max_digits=14, decimal_places=4, null=True, blank=True)
@@ -58,7 +58,7 @@ class Budget(models.Model):
                 name="budget_limits_are_not_negative",
             ),
             models.CheckConstraint(condition=~Q(scope=BudgetScope.AGENT) | ~Q(agent=""), name="agent_budget_names_its_agent"),
-            models.CheckConstraint(condition=~Q(scope=BudgetScope.KEY) | Q(key_id__isnull=False), name="key_budget_names_its_key"),
+            models.CheckConstraint(condition=~Q(scope=BudgetScope.KEY) | ~Q(key=""), name="key_budget_names_its_key"),
             models.CheckConstraint(condition=Q(cheaper_at=None) | Q(cheaper_at__range=(1, 100)), name="cheaper_at_is_a_percentage"),
         ]
 

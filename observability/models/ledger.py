@@ -37,7 +37,7 @@ class Attempt(models.Model):
     kind = models.CharField(max_length=10, choices=AttemptKind.choices)
     agent = models.CharField(max_length=63, default="")
     version = models.PositiveIntegerField(default=0)
-    key_id = models.BigIntegerField(default=0, help_text="0: no key.")
+    key = models.CharField(max_length=40, default="", help_text="A key's public id; empty: none.")
     subject_id = models.BigIntegerField(default=0, help_text="A person's opaque number, which means nothing once they are erased.")
     conversation_id = models.BigIntegerField(default=0)
     provider = models.CharField(max_length=63, default="")
@@ -90,7 +90,7 @@ class _Usage(models.Model):
     """Sums over settled attempts. Money in US dollars."""
 
     agent = models.CharField(max_length=63)
-    key_id = models.BigIntegerField()
+    key = models.CharField(max_length=40)
     kind = models.CharField(max_length=10)
     provider = models.CharField(max_length=63)
     model = models.CharField(max_length=200)
@@ -111,7 +111,7 @@ class _Usage(models.Model):
 class UsageHour(_Usage):
     """An hour's sums, by agent, key and model."""
 
-    pk = models.CompositePrimaryKey("hour", "agent", "key_id", "kind", "provider", "model")
+    pk = models.CompositePrimaryKey("hour", "agent", "key", "kind", "provider", "model")
     hour = models.DateTimeField()
 
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ class UsageHour(_Usage):
 class UsageDay(_Usage):
     """A UTC day's sums, by agent, key, person and model."""
 
-    pk = models.CompositePrimaryKey("day", "agent", "key_id", "subject_id", "kind", "provider", "model")
+    pk = models.CompositePrimaryKey("day", "agent", "key", "subject_id", "kind", "provider", "model")
     day = models.DateField()
     subject_id = models.BigIntegerField()
 

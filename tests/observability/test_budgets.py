@@ -31,7 +31,7 @@ def make_budget(**fields):
 def claim(usd="1", **fields):
     return Claim(
         **{
-            "attempt_id": uuid7(), "agent": "helper", "key_id": 7, "subject_id": 3,
+            "attempt_id": uuid7(), "agent": "helper", "key": "k7", "subject_id": 3,
             "usd": None if usd is None else Decimal(usd), "tokens": 100, "at": NOW, **fields,
         }
     )  # fmt: skip
@@ -97,9 +97,9 @@ def test_each_user_has_a_period_of_its_own_and_keys_only_theirs():
     assert ask(claim(subject_id=1), claim(subject_id=2)) == [None, None]
     assert ask(claim(subject_id=1))[0] is not None
     Budget.objects.all().delete()
-    make_budget(scope="key", key_id=7, limit_usd=Decimal(1))
-    assert ask(claim("2", key_id=8)) == [None]
-    assert ask(claim("2", key_id=7))[0] is not None
+    make_budget(scope="key", key="k7", limit_usd=Decimal(1))
+    assert ask(claim("2", key="k8")) == [None]
+    assert ask(claim("2", key="k7"))[0] is not None
 
 
 def test_tokens_are_a_budget_too():
@@ -133,7 +133,7 @@ def test_a_new_budget_knows_what_the_period_has_cost_so_far():
 def open_attempt(**fields):
     attempt = NewAttempt(
         **{
-            "id": uuid7(), "turn_id": uuid7(), "kind": AttemptKind.CHAT, "agent": "helper", "key_id": 7, "started_at": NOW,
+            "id": uuid7(), "turn_id": uuid7(), "kind": AttemptKind.CHAT, "agent": "helper", "key": "k7", "started_at": NOW,
             "deadline_at": NOW + timedelta(minutes=1), "price": None, "worst_prompt_tokens": 1000, "worst_completion_tokens": 500, **fields,
         }
     )  # fmt: skip
