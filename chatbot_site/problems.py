@@ -81,7 +81,7 @@ _BY_DRF_STATUS: Final[dict[int, type[ChatbotError]]] = {
 
 def problem_response(error: ChatbotError, request_id: str) -> JsonResponse:
     """Render `error` as an `application/problem+json` response with its status and headers."""
-    response = JsonResponse(error.document(request_id), status=error.status, content_type=CONTENT_TYPE)
+    response = JsonResponse(error.document(request_id), status=error.status, content_type=CONTENT_TYPE, headers=error.headers)
     if error.retry_after_s is not None:
         response["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
@@ -66,6 +66,8 @@ class OpenedTurn:
     recent: tuple[PastTurn, ...]
     summary: str = ""
     summarised_seq: int = 0
+    subject_id: int = 0
+    """Who the conversation is with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ _TAKE_SEQS: Final = """
     ON CONFLICT (subject_id, agent, session_id)
     DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
     RETURNING owner, agent, session_id, (SELECT name FROM memory_subject WHERE memory_subject.id = subject_id), id, last_seq, summary,
-              summarised_seq
+              summarised_seq, subject_id
 """
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
@@ -203,7 +205,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
         by_conversation[turn.owner, turn.agent, turn.session_id, turn.subject].append(position)
     firsts = [turns[positions[0]] for positions in by_conversation.values()]
     places: list[tuple[int, int]] = [(0, 0)] * len(turns)
-    summaries: list[tuple[str, int]] = [("", 0)] * len(turns)
+    known: list[Sequence[Any]] = [()] * len(turns)
     with connection.cursor() as cursor:
         subjects = sorted({(turn.owner, turn.subject) for turn in firsts})
         cursor.execute(_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]])
@@ -217,11 +219,11 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [len(positions) for positions in by_conversation.values()],
             ],
         )
-        for owner, agent, session_id, subject, conversation_id, last_seq, summary, summarised_seq in cursor.fetchall():
+        for owner, agent, session_id, subject, conversation_id, last_seq, *found in cursor.fetchall():
             positions = by_conversation[owner, agent, session_id, subject]
             for offset, position in enumerate(positions, start=last_seq - len(positions) + 1):
                 places[position] = (conversation_id, offset)
-                summaries[position] = (summary, summarised_seq)
+                known[position] = found
         cursor.execute(
             _ADD_TURNS,
             [
@@ -239,7 +241,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
             ],
         )
         recent = _recent_turns(cursor, turns, places)
-    return [OpenedTurn(*places[position], tuple(recent[position]), *summaries[position]) for position in range(len(turns))]
+    return [OpenedTurn(*places[position], tuple(recent[position]), *known[position]) for position in range(len(turns))]
 
 
 def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> defaultdict[int, list[PastTurn]]:

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+from observability.budgets import Claim, Refusal, active_budgets, reserve
 from observability.bursts import GroupCommit, run_burst
 from observability.health import HealthCheck, Unhealthy, register_health_check
+from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts, settle_orphans
+from observability.limits import Rule, Standing, Verdict, Visit, admit, headers_of, leave, limits, rules_for
+from observability.models import AttemptKind, AttemptOutcome, Budget
+from observability.polled import Polled
+from observability.prices import FREE, Price, find_price
+from observability.redis import RedisDown, redis_call
+from observability.rollups import roll_up
 from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
 
 __all__ = [
+    "FREE",
+    "AttemptKind",
+    "AttemptOutcome",
+    "Budget",
+    "Claim",
     "GroupCommit",
     "HealthCheck",
+    "NewAttempt",
+    "Polled",
+    "Price",
+    "RedisDown",
+    "Refusal",
+    "Rule",
+    "SettledAttempt",
+    "Standing",
     "Unhealthy",
+    "Verdict",
+    "Visit",
+    "active_budgets",
+    "admit",
     "count_tokens",
     "count_tokens_of_prompt",
+    "find_price",
+    "headers_of",
+    "leave",
+    "limits",
     "most_tokens",
+    "open_attempts",
+    "redis_call",
     "register_health_check",
+    "reserve",
+    "roll_up",
+    "rules_for",
     "run_burst",
+    "settle_attempts",
+    "settle_orphans",
 ]

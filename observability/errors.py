@@ -28,6 +28,8 @@ class ChatbotError(Exception):
         self.short = self.title if not fields else f"Invalid {', '.join(fields)}"
         self.fields = fields or {}
         self.retry_after_s = retry_after_s
+        self.headers: dict[str, str] = {}
+        """Of the response, beside Retry-After."""
         super().__init__(self.detail)
 
     def document(self, request_id: str) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def report(wanted: Wanted, *, by: Sequence[Group] = ()) -> list[UsageLine]:
 
 
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
-    conditions, values = "", []
+    conditions = ""
+    values: list[Any] = []
     named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key", wanted.keys))
     for column, chosen in named:
         if chosen is not None:

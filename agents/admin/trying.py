@@ -11,7 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotA
 from django.urls import reverse
 
 from agents.access import editor
-from agents.chat.answer import Question
+from agents.chat.question import Question
 from agents.models import Agent
 from agents.rest.shapes import ChatRequest, read
 from agents.rest.sse import stream_events

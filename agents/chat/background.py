@@ -11,16 +11,23 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from uuid_utils.compat import uuid7
+
 from agents.chat.answer import live_versions
+from agents.chat.bursts import settling
+from agents.chat.metering import Meter, budgets_now, price_of
 from agents.chat.prompt import count_prompt_tokens
-from agents.providers.base import Message, ModelRequest, NoModel, UpstreamFailed
+from agents.providers.base import Message, ModelRequest, NoModel, UpstreamFailed, Usage
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering
 from memory.api import PastTurn
-from observability.api import count_tokens
+from observability.api import AttemptKind, AttemptOutcome, NewAttempt, count_tokens
 
+# A call of a process that died is given up this long after it had to be done.
+_GRACE: Final = timedelta(seconds=30)
 # What one side of a turn may have at most: the first of these at which the whole fits the prompt budget.
 _SIDE_CHARS: Final = (8000, 4000, 2000, 1000, 500, 250, 120)
 
@@ -34,9 +41,11 @@ class Completion:
     model: str
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    is_estimated: bool = False
 
 
-async def complete(agent: str, *, messages: list[Message], max_output_tokens: int) -> Completion:
+async def complete(agent: str, *, kind: AttemptKind, messages: list[Message], max_output_tokens: int) -> Completion:
     """Return what the model for background work of the live version of `agent` (a slug) answers to `messages`.
 
     Raises:
@@ -44,13 +53,45 @@ async def complete(agent: str, *, messages: list[Message], max_output_tokens: in
         NoModel: none is set up.
         UpstreamFailed: it did not answer, broke off, or wrote nothing.
     """
-    return await complete_with(await live_versions.find(agent), messages=messages, max_output_tokens=max_output_tokens)
+    return await complete_with(await live_versions.find(agent), kind=kind, messages=messages, max_output_tokens=max_output_tokens)
 
 
-async def complete_with(answering: Answering, *, messages: list[Message], max_output_tokens: int) -> Completion:
-    """The same for a version that is at hand."""
+async def complete_with(answering: Answering, *, kind: AttemptKind, messages: list[Message], max_output_tokens: int) -> Completion:
+    """The same for a version that is at hand. The call is in the ledger, and budgets may refuse it."""
     if not answering.background:
         raise NoModel
+    meter = await _meter(answering, kind=kind, max_output_tokens=max_output_tokens)
+    outcome, usage = AttemptOutcome.FAILED, None
+    try:
+        completion = await _complete(answering, messages=messages, max_output_tokens=max_output_tokens, meter=meter)
+        outcome, usage = AttemptOutcome.DONE, Usage(completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens)
+        return completion
+    finally:
+        is_estimated = outcome is AttemptOutcome.DONE and completion.is_estimated
+        for attempt in meter.settle_as(outcome, usage=usage, is_estimated=is_estimated):
+            await asyncio.shield(settling.submit(attempt))
+
+
+async def _meter(answering: Answering, *, kind: AttemptKind, max_output_tokens: int) -> Meter:
+    choice = answering.background[0]
+    now = datetime.now(UTC)
+    template = NewAttempt(
+        id=uuid7(),
+        kind=kind,
+        agent=answering.slug,
+        version=answering.number,
+        provider=choice.provider.slug,
+        model=choice.model,
+        price=await price_of(choice),
+        started_at=now,
+        deadline_at=now + timedelta(seconds=choice.provider.total_timeout_s) + _GRACE,
+        worst_prompt_tokens=answering.prompt_budget_tokens,
+        worst_completion_tokens=max_output_tokens,
+    )
+    return Meter(template, budgets=await budgets_now.get(), opened=False)
+
+
+async def _complete(answering: Answering, *, messages: list[Message], max_output_tokens: int, meter: Meter) -> Completion:
     request = ModelRequest(
         messages=messages,
         temperature=None,
@@ -58,6 +99,7 @@ async def complete_with(answering: Answering, *, messages: list[Message], max_ou
         max_output_tokens=max_output_tokens,
         stream=False,
         deadline=asyncio.get_running_loop().time() + answering.background[0].provider.total_timeout_s,
+        meter=meter,
     )
     model_answer = await model_for(answering.background).start(request)
     async with aclosing(model_answer):
@@ -69,7 +111,15 @@ async def complete_with(answering: Answering, *, messages: list[Message], max_ou
         tokens = usage.prompt_tokens, usage.completion_tokens
     else:
         tokens = await asyncio.to_thread(lambda: (count_prompt_tokens(messages, model=model), count_tokens(text, model=model)))
-    return Completion(text=text, provider=model_answer.provider, model=model, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+    return Completion(
+        text=text,
+        provider=model_answer.provider,
+        model=model,
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
+        cached_tokens=usage.cached_tokens if usage else 0,
+        is_estimated=usage is None,
+    )
 
 
 async def live_version_of(agent: str) -> Answering | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 from uuid import UUID
 
 
@@ -14,6 +16,8 @@ class Started:
     session_id: str
     agent: str
     version: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """RateLimit headers: how the caller stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Done:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    cost_usd: Decimal | None
+    """None: the price is unknown."""
+    saved_usd: Decimal
+    cached: bool
 
 
 ChatEvent = Started | Delta | Done

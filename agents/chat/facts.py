@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from agents.chat.background import complete_with, dialogue, enclose, fit, live_version_of
 from agents.providers.base import Message
 from memory.api import PastTurn
+from observability.api import AttemptKind
 
 FACTS_TOKENS: Final = 800
 MOST_FACTS: Final = 20
@@ -74,7 +75,7 @@ async def read_facts(agent: str, turns: Sequence[PastTurn]) -> list[tuple[int, s
     if answering is None or not (answering.facts_by_model and answering.memory_enabled):
         return None
     messages = await fit(answering, lambda side_chars: _messages(turns, side_chars))
-    written = await complete_with(answering, messages=messages, max_output_tokens=FACTS_TOKENS)
+    written = await complete_with(answering, kind=AttemptKind.FACTS, messages=messages, max_output_tokens=FACTS_TOKENS)
     return believed(written.text, turns=turns)
 
 

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ from django.core.cache import caches
 from agents.access import Caller
 from agents.versions.live import Answering
 from memory.api import OpenedTurn
-from observability.api import RedisDown, redis_call
+from observability.api import RedisDown, Visit, redis_call
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,11 @@ class CachedReply:
     completion_tokens: int
     cost_usd: str | None = None
 
+    @property
+    def cost(self) -> Decimal:
+        """What the answer cost, and a use of it saves; 0 where that is unknown."""
+        return Decimal(self.cost_usd or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -49,6 +55,9 @@ class Looked:
 
     reply: CachedReply | None = None
     leads: bool = True
+
+
+MISSED: Final = Looked()
 
 
 def may_be_cached(answering: Answering, *, is_draft: bool) -> bool:
@@ -76,19 +85,21 @@ def key_of(answering: Answering, *, caller: Caller, user: str | None, message: s
     return hashlib.sha256(found).hexdigest()
 
 
-def look(keys: Sequence[str | None], *, leases_ms: Sequence[int], fresh: Sequence[bool]) -> list[Looked]:
-    """Look up `keys` (None: not to be cached) in one round trip; where one is absent, try to take the lead. Blocks.
+def look(keys: Sequence[str | None], *, turns: Sequence[Visit], fresh: Sequence[bool]) -> list[Looked]:
+    """Look up the `keys` (None: not to be cached) of `turns` at once; where one is absent, try to take the lead. Blocks.
+
+    Asked again for the same turns, it says the same.
 
     `fresh`: the caller wants no kept answer, and its own kept instead.
     """
     wanted = [place for place, key in enumerate(keys) if key is not None]
-    found = [Looked() for _ in keys]
+    found = [MISSED for _ in keys]
     if not wanted:
         return found
     try:
         kept = caches["default"].get_many([_PREFIX + str(keys[place]) for place in wanted if not fresh[place]])
         absent = [place for place in wanted if not fresh[place] and _PREFIX + str(keys[place]) not in kept]
-        leads = redis_call(lambda client: _take_leads(client, [(str(keys[place]), leases_ms[place]) for place in absent])) if absent else []
+        leads = redis_call(lambda client: _take_leads(client, [(str(keys[place]), turns[place]) for place in absent])) if absent else []
     except RedisDown:
         return found
     for place, lead in zip(absent, leads, strict=True):
@@ -99,11 +110,12 @@ def look(keys: Sequence[str | None], *, leases_ms: Sequence[int], fresh: Sequenc
     return found
 
 
-def _take_leads(client: Any, wanted: Sequence[tuple[str, int]]) -> list[bool]:
+def _take_leads(client: Any, wanted: Sequence[tuple[str, Visit]]) -> list[bool]:
     pipe = client.pipeline(transaction=False)
-    for key, lease_ms in wanted:
-        pipe.set(_FLIGHTS + key, b"1", nx=True, px=lease_ms)
-    return [bool(taken) for taken in pipe.execute()]
+    for key, turn in wanted:
+        pipe.set(_FLIGHTS + key, turn.id, nx=True, px=round(turn.lease_s * 1000))
+        pipe.get(_FLIGHTS + key)
+    return [leader == turn.id.encode() for (_, turn), leader in zip(wanted, pipe.execute()[1::2], strict=True)]
 
 
 def keep(replies: Mapping[str, tuple[CachedReply, int]]) -> None:
@@ -125,24 +137,52 @@ def end_flights(keys: Sequence[str]) -> None:
 def _read(value: Any) -> CachedReply | None:
     """Return the answer in `value`; None where it is not one of ours: a poisoned or foreign value is a miss."""
     try:
-        return msgspec.convert(value, CachedReply) if isinstance(value, dict) else None
-    except msgspec.ValidationError:
+        reply = msgspec.convert(value, CachedReply) if isinstance(value, dict) else None
+        return reply if reply is not None and reply.cost >= 0 else None
+    except (msgspec.ValidationError, InvalidOperation):
         return None
 
 
 class Flights:
-    """Those in this process that wait for the same answer: one of them asks Redis, the others wait for it."""
+    """Who in this process is getting an answer that others wait for."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Task[CachedReply | None]] = {}
+        self._led: dict[str, asyncio.Future[CachedReply | None]] = {}
+
+    def lead(self, key: str) -> bool:
+        """Take the lead for `key`; False: somebody in this process has it."""
+        if key in self._led:
+            return False
+        self._led[key] = asyncio.get_running_loop().create_future()
+        return True
+
+    def land(self, key: str, reply: CachedReply | None) -> None:
+        """Tell those who wait: the answer, or None where there is none."""
+        if waited_for := self._led.pop(key, None):
+            waited_for.set_result(reply)
 
     async def wait(self, key: str, *, seconds: float) -> CachedReply | None:
-        """Return the leader's answer; None where it could not answer, or not in time: then call the model yourself."""
-        task = self._waiting.get(key)
-        if task is None:
-            task = self._waiting[key] = asyncio.create_task(_watch(key, seconds=seconds))
-            task.add_done_callback(lambda _: self._waiting.pop(key, None))
-        return await asyncio.shield(task)
+        """Return the leader's answer; None where it could not answer, or not in time: then call the model yourself.
+
+        Where the leader is another process, one of those who wait here asks Redis for all of them.
+        """
+        waited_for = self._led.get(key)
+        if waited_for is not None:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(waited_for)
+            except TimeoutError:
+                return None
+        self.lead(key)
+        reply = None
+        try:
+            reply = await _watch(key, seconds=seconds)
+        finally:
+            self.land(key, reply)
+        return reply
+
+
+flights: Final = Flights()
 
 
 async def _watch(key: str, *, seconds: float) -> CachedReply | None:

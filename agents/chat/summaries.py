@@ -8,6 +8,7 @@ from typing import Final
 from agents.chat.background import complete_with, dialogue, enclose, fit, live_version_of
 from agents.providers.base import Message
 from memory.api import PastTurn, Written
+from observability.api import AttemptKind
 
 SUMMARY_TOKENS: Final = 400
 """Room for the 300 that are asked for, so that few summaries end in the middle of a word."""
@@ -34,7 +35,7 @@ async def summarise(agent: str, summary: str, turns: Sequence[PastTurn]) -> Writ
     if answering is None or not answering.summaries:
         return None
     messages = await fit(answering, lambda side_chars: _messages(summary, turns, side_chars))
-    written = await complete_with(answering, messages=messages, max_output_tokens=SUMMARY_TOKENS)
+    written = await complete_with(answering, kind=AttemptKind.SUMMARY, messages=messages, max_output_tokens=SUMMARY_TOKENS)
     return Written(
         text=written.text,
         provider=written.provider,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
+from agents.versions.live import ModelChoice
 from observability.errors import ChatbotError
 
 
@@ -16,9 +17,26 @@ class Message(TypedDict):
     content: str
 
 
+class Meter(Protocol):
+    """Who keeps account of the calls of models."""
+
+    async def begin(self, choice: ModelChoice) -> None:
+        """Note that `choice` is about to be called.
+
+        Raises:
+            ChatbotError: it must not be: a budget refuses it.
+        """
+
+    def failed(self, error: UpstreamFailed) -> None:
+        """Note that the call led to no answer."""
+
+    def left(self) -> None:
+        """Note that nobody waits for the call any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """What is asked of a model. `deadline` is on the event loop's clock, in seconds."""
+    """What is asked of a model. `deadline` is on the event loop's clock, in seconds; `meter` is told of every call of it."""
 
     messages: list[Message]
     temperature: float | None
@@ -26,6 +44,7 @@ class ModelRequest:
     max_output_tokens: int
     stream: bool
     deadline: float
+    meter: Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +53,8 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt, what the provider had in its cache."""
 
 
 class ModelAnswer(Protocol):

@@ -44,6 +44,25 @@ class Retrying:
         raise AssertionError("stamina either returns or raises")
 
 
+class Metered:
+    """Tells the request's meter of every call, before it is made and when it fails."""
+
+    def __init__(self, model: ChatModel, choice: ModelChoice) -> None:
+        self._model = model
+        self._choice = choice
+
+    async def start(self, request: ModelRequest) -> ModelAnswer:
+        await request.meter.begin(self._choice)
+        try:
+            return await self._model.start(request)
+        except UpstreamFailed as error:
+            request.meter.failed(error)
+            raise
+        except BaseException:
+            request.meter.left()
+            raise
+
+
 class Fallback:
     """Asks the next model when one could not answer."""
 
@@ -66,4 +85,8 @@ class Fallback:
 @lru_cache(maxsize=1000)
 def model_for(choices: tuple[ModelChoice, ...]) -> ChatModel:
     """Return the model that answers with the first of `choices` that can."""
-    return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(OpenAIWire(choice.provider, choice.model))) for choice in choices])
+    return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(_metered(choice))) for choice in choices])
+
+
+def _metered(choice: ModelChoice) -> ChatModel:
+    return Metered(OpenAIWire(choice.provider, choice.model), choice)

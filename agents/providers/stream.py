@@ -28,9 +28,14 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Any = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -112,7 +117,10 @@ class CompletionReader:
         if completion.error:
             raise UpstreamFailed(f"the provider reported an error: {completion.error}", retryable=True)
         if (usage := completion.usage) and usage.prompt_tokens is not None and usage.completion_tokens is not None:
-            self.usage = Usage(_countable(usage.prompt_tokens), _countable(usage.completion_tokens))
+            details = usage.prompt_tokens_details
+            cached = details.cached_tokens if details and isinstance(details.cached_tokens, int) else 0
+            prompt_tokens = _countable(usage.prompt_tokens)
+            self.usage = Usage(prompt_tokens, _countable(usage.completion_tokens), min(max(cached, 0), prompt_tokens))
         text = ""
         for choice in completion.choices or ():
             if choice.index != 0:

@@ -18,4 +18,9 @@ async def caller_of(request: Request | HttpRequest) -> Caller:
     authorization = request.headers.get("Authorization")
     if authorization is not None:
         return await caller_with(authorization)
-    return anonymous(client_address(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", "")))
+    return anonymous(address_of(request))
+
+
+def address_of(request: Request | HttpRequest) -> str:
+    """Return the address of the client, as far as trusted proxies tell of it."""
+    return client_address(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))

@@ -12,8 +12,9 @@ from django.db import Error as DatabaseError  # unlike its namesake in Django, w
 from django.http import HttpResponseBase, StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
 
-from agents.chat.answer import Question, answer
+from agents.chat.answer import answer
 from agents.chat.events import ChatEvent, Delta, Done, Started
+from agents.chat.question import Question
 from observability.errors import ChatbotError, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,8 @@ async def stream_events(question: Question, request_id: str) -> HttpResponseBase
     response = EventStreamResponse(_as_text(started, events, request_id))
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
+    for name, value in started.headers.items():
+        response[name] = value
     return response
 
 
@@ -92,13 +95,13 @@ def chat_answer(done: Done) -> dict[str, Any]:
         "agent": done.agent,
         "version": done.version,
         "model": done.model,
-        "cached": False,
+        "cached": done.cached,
         "finish_reason": done.finish_reason,
         "usage": {
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
-            "cost_usd": None,
-            "saved_usd": None,
+            "cost_usd": None if done.cost_usd is None else f"{done.cost_usd:.10f}",
+            "saved_usd": f"{done.saved_usd:.10f}",
         },
     }
 

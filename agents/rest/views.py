@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -13,11 +14,12 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from agents.access import require_scope, user_named
-from agents.chat.answer import Question, answer, live_versions
-from agents.chat.events import Done
+from agents.chat.answer import answer, live_versions
+from agents.chat.events import Done, Started
+from agents.chat.question import Question
 from agents.models import Scope
 from agents.rest.asyncview import AsyncAPIView
-from agents.rest.authentication import caller_of
+from agents.rest.authentication import address_of, caller_of
 from agents.rest.problems import KEY_OPTIONAL, problems
 from agents.rest.shapes import AgentCard, AgentList, ChatAnswer, ChatRequest, read
 from agents.rest.sse import MEDIA_TYPE, EventStreamRenderer, chat_answer, stream_events
@@ -71,13 +73,16 @@ class ChatView(AsyncAPIView):
             stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,
             metadata=asked.metadata,
             request_id=request_id,
+            address=address_of(request),
+            wants_fresh="no-cache" in request.headers.get("Cache-Control", ""),
         )
         if question.stream:
             return await stream_events(question, request_id)
         async with aclosing(answer(question)) as events:
+            started = cast("Started", await anext(events))
             async for event in events:
                 if isinstance(event, Done):
-                    return _json(chat_answer(event))
+                    return _json(chat_answer(event), started.headers)
         raise AssertionError("answer() ends with Done or raises")
 
 
@@ -130,5 +135,5 @@ def _card(agent: Answering) -> dict[str, Any]:
     }
 
 
-def _json(data: dict[str, Any]) -> HttpResponse:
-    return HttpResponse(_encode(data), content_type="application/json")
+def _json(data: dict[str, Any], headers: Mapping[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(_encode(data), content_type="application/json", headers=headers)

@@ -90,6 +90,7 @@ class Answering:
     knowledge: tuple[str, ...] = ()
     facts_by_model: bool = False
     summaries: bool = False
+    reply_cache_s: int = 0
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
 
@@ -250,6 +251,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         knowledge=tuple(version.knowledge),
         facts_by_model=version.facts_by_model,
         summaries=version.summaries,
+        reply_cache_s=version.reply_cache_s,
         background=_background_of(version, tuple(choices[:1])),
     )
 

@@ -236,6 +236,8 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "CACHES": _caches(environment),
         "REDIS_URL": environment.redis_url,
         "TRUSTED_PROXIES": environment.trusted_proxies,
+        "WEB_CONCURRENCY": environment.web_concurrency,
+        "ANONYMOUS_REQUESTS_PER_MINUTE": environment.anonymous_requests_per_minute,
         "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
         "DEMO_MODEL_URL": environment.demo_model_url,

@@ -128,6 +128,12 @@ class Environment(BaseSettings):
     chat_history_turns: int = Field(
         default=50, ge=0, le=500, description="how many recent turns of a session are considered for the prompt, 0 to 500"
     )
+    anonymous_requests_per_minute: int = Field(
+        default=30,
+        ge=0,
+        le=1_000_000,
+        description="how many messages a minute one address without a key may send unless the admin says otherwise; 0: any number",
+    )
     max_body_bytes: int = Field(
         default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes, 1,000 to 100,000,000"
     )

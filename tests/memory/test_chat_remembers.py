@@ -10,8 +10,9 @@ import pytest
 from django.db.backends.utils import CursorWrapper
 
 from agents.access import anonymous
-from agents.chat.answer import Question, answer
+from agents.chat.answer import answer
 from agents.chat.prompt import count_prompt_tokens
+from agents.chat.question import Question
 from agents.providers.wire import _endpoint, _transport
 from memory.models import Conversation, EmbeddingSpace, Passage, Sentence, Turn
 from memory.sources import _OWNERS

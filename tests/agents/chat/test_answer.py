@@ -10,8 +10,9 @@ import pytest
 from pytest_django import Settings
 
 from agents.access import anonymous, editor
-from agents.chat.answer import Question, answer
+from agents.chat.answer import answer
 from agents.chat.events import Delta, Done, Started
+from agents.chat.question import Question
 from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import AgentNotFound
 from memory.models import Turn

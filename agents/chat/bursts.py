@@ -1,0 +1,214 @@
+"""The visits that a turn makes to the stores: one before its model is called, one after, and one for every further attempt.
+
+Each function takes a whole batch, because turns that come within the same few milliseconds share a transaction and a round trip
+to Redis. Rows are locked in one order everywhere (conversations, turns, then budgets' periods), so two batches never deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+from agents.chat.replies import MISSED, CachedReply, Looked, keep, look
+from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
+from observability.api import (
+    AttemptOutcome,
+    Budget,
+    Claim,
+    GroupCommit,
+    NewAttempt,
+    Refusal,
+    SettledAttempt,
+    Verdict,
+    Visit,
+    admit,
+    leave,
+    open_attempts,
+    reserve,
+    settle_attempts,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A turn about to begin.
+
+    Attributes:
+        attempt: its first call of a model, should it come to that.
+        key_of: the reply cache's key, once what was said before is known; None: not to be cached.
+        wants_fresh: the caller wants no kept answer.
+    """
+
+    turn: NewTurn
+    attempt: NewAttempt
+    visit: Visit
+    budgets: Sequence[Budget]
+    key_of: Callable[[OpenedTurn], str | None]
+    wants_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered:
+    """How a turn began.
+
+    Attributes:
+        opened: None where a rate limit refuses it (`verdict.refused`): then nothing is stored.
+        key: under which its answer is to be kept; None: not at all.
+        found: a kept answer, which has ended the turn already, or whether this turn is to call the model.
+        attempt: the first attempt, in the ledger and promised by all budgets; None where none is written.
+        refusal: the budget that refuses it.
+    """
+
+    verdict: Verdict
+    opened: OpenedTurn | None = None
+    key: str | None = None
+    found: Looked = MISSED
+    attempt: NewAttempt | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A further attempt of a turn: how the ones before it ended, and what it may cost."""
+
+    settled: Sequence[SettledAttempt]
+    attempt: NewAttempt
+    budgets: Sequence[Budget]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A turn that has ended: its attempts, and the answer to keep under a key for so many seconds."""
+
+    finished: FinishedTurn
+    settled: Sequence[SettledAttempt]
+    visit: Visit
+    cached: NewAttempt | None = None
+    saved: SettledAttempt | None = None
+    keep: tuple[str, CachedReply, int] | None = None
+
+
+def enter_turns(entries: Sequence[Entry]) -> list[Entered]:
+    """Count the turns against their limits, store them, look for kept answers, and promise the calls of the rest their worst case."""
+    verdicts = admit([entry.visit for entry in entries])
+    entered = [Entered(verdict=verdict) for verdict in verdicts]
+    going = [place for place, verdict in enumerate(verdicts) if verdict.refused is None]
+    if not going:
+        return entered
+    for place, opened in zip(going, open_turns([entries[place].turn for place in going]), strict=True):
+        attempt = replace(entries[place].attempt, conversation_id=opened.conversation_id, subject_id=opened.subject_id)
+        entered[place] = replace(entered[place], opened=opened, key=entries[place].key_of(opened), attempt=attempt)
+    _look(entries, entered, going)
+    _finish_found([it for it in entered if it.found.reply])
+    leave([(entries[place].visit, 0) for place in going if entered[place].found.reply])
+    _promise(entries, entered, [place for place in going if not entered[place].found.reply])
+    return entered
+
+
+def _look(entries: Sequence[Entry], entered: list[Entered], going: Sequence[int]) -> None:
+    found = look(
+        [entered[place].key for place in going],
+        turns=[entries[place].visit for place in going],
+        fresh=[entries[place].wants_fresh for place in going],
+    )
+    for place, looked in zip(going, found, strict=True):
+        entered[place] = replace(entered[place], found=looked)
+
+
+def _finish_found(entered: Sequence[Entered]) -> None:
+    """End turns whose answer was kept: they are stored as whole as any other, in the transaction that opened them."""
+    answered = [(it.attempt, it.found.reply) for it in entered if it.attempt and it.found.reply]
+    if not answered:
+        return
+    finish_turns([finished_by(attempt.turn_id, reply) for attempt, reply in answered if attempt.turn_id])
+    open_attempts([attempt for attempt, _ in answered])
+    settle_attempts([saved_by(attempt, reply) for attempt, reply in answered])
+
+
+def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[int]) -> None:
+    # Who waits for another's answer calls no model yet.
+    calling = [place for place in places if entered[place].found.leads]
+    for place in places:
+        if place not in calling:
+            entered[place] = replace(entered[place], attempt=None)
+    budgets = next((entries[place].budgets for place in calling), ())
+    attempts = [attempt for place in calling if (attempt := entered[place].attempt)]
+    refusals = reserve([claim_of(attempt) for attempt in attempts], budgets=budgets)
+    granted = [attempt for attempt, refusal in zip(attempts, refusals, strict=True) if refusal is None]
+    if granted:
+        open_attempts(granted)
+    for place, refusal in zip(calling, refusals, strict=True):
+        if refusal is not None:
+            entered[place] = replace(entered[place], attempt=None, refusal=refusal)
+
+
+def finished_by(turn_id: UUID, reply: CachedReply) -> FinishedTurn:
+    """Return how a turn ends that is answered with a kept answer."""
+    return FinishedTurn(
+        id=turn_id,
+        state=TurnState.DONE,
+        reply=reply.reply,
+        provider=reply.provider,
+        model=reply.model,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+
+
+def saved_by(attempt: NewAttempt, reply: CachedReply) -> SettledAttempt:
+    """Return the line that tells in the ledger what a kept answer has saved."""
+    return SettledAttempt(
+        id=attempt.id,
+        outcome=AttemptOutcome.CACHED,
+        provider=reply.provider,
+        model=reply.model,
+        saved_usd=reply.cost,
+        latency_ms=0,
+    )
+
+
+def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
+    """Settle what each turn has tried, and promise and write its next attempt; return which budget refuses it, if one does."""
+    settle_attempts([attempt for step in steps for attempt in step.settled])
+    budgets = next((step.budgets for step in steps), ())
+    refusals = reserve([claim_of(step.attempt) for step in steps], budgets=budgets)
+    if granted := [step.attempt for step, refusal in zip(steps, refusals, strict=True) if refusal is None]:
+        open_attempts(granted)
+    return refusals
+
+
+def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
+    """Store how the turns ended and what they cost, free their places, and keep their answers; tell whether each still ran."""
+    finished = finish_turns([turn.finished for turn in turns])
+    if cached := [turn.cached for turn in turns if turn.cached]:
+        open_attempts(cached)
+    settled = [attempt for turn in turns for attempt in (*turn.settled, *([turn.saved] if turn.saved else []))]
+    if settled:
+        settle_attempts(settled)
+    leave([(turn.visit, sum(attempt.tokens for attempt in turn.settled)) for turn in turns])
+    kept = {key: (reply, seconds) for turn in turns if turn.keep for key, reply, seconds in [turn.keep]}
+    if kept:
+        keep(kept)
+    return finished
+
+
+def claim_of(attempt: NewAttempt) -> Claim:
+    """Return what an attempt asks budgets for."""
+    return Claim(
+        attempt_id=attempt.id,
+        agent=attempt.agent,
+        key=attempt.key,
+        subject_id=attempt.subject_id,
+        usd=attempt.worst_usd,
+        tokens=attempt.worst_tokens,
+        at=attempt.started_at,
+    )
+
+
+entering: Final[GroupCommit[Entry, Entered]] = GroupCommit(enter_turns)
+stepping: Final[GroupCommit[Step, Refusal | None]] = GroupCommit(take_steps)
+settling: Final[GroupCommit[SettledAttempt, bool]] = GroupCommit(settle_attempts)
+leaving: Final[GroupCommit[Leaving, bool]] = GroupCommit(leave_turns)
