@@ -100,6 +100,7 @@ class DraftForm(VersionModelForm):
     class Meta:
         model = AgentVersion
         fields = VERSION_FIELDS
+        error_messages = {"knowledge": {"item_invalid": "Name %(nth)s:"}}
         widgets = {
             "system_prompt": _Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
             "greeting": _Textarea({"rows": 3}),
