@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from agents.models import Agent, AgentVersion, Provider, Publication
 from memory.models import Conversation, Subject, Turn, TurnState
-from tests.factories import make_agent, make_provider, make_user, make_version
+from tests.factories import make_agent, make_key, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
 EVERYBODY = {"admin:login", "admin:logout", "admin:jsi18n"}
@@ -43,19 +43,26 @@ PROVIDER = {
     "admin:agents_provider_change",
     "admin:agents_provider_history",
 }
+KEYS = {f"admin:agents_{model}_{page}" for model in ("apikey", "keyowner") for page in ("changelist", "add", "change", "history")} | {
+    "admin:agents_apikey_rotate",
+    "admin:agents_apikey_revoke",
+}
 READ_ONLY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("changelist", "change", "history")}
 PEOPLE_READING = {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("changelist", "change", "history")}
-SUPERUSER_ONLY = {"admin:agents_provider_delete", "admin:auth_user_password_change"} | {
-    f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")
-}
+SUPERUSER_ONLY = {
+    "admin:agents_provider_delete",
+    "admin:agents_apikey_delete",
+    "admin:agents_keyowner_delete",
+    "admin:auth_user_password_change",
+} | {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")}
 NOBODY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("add", "delete")}
 # Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
 ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
 
 ALLOWED = {
     "editor": STAFF | AGENT_READING | AGENT_WRITING,
-    "operator": STAFF | AGENT_READING | PROVIDER | READ_ONLY | PEOPLE_READING,
-    "superuser": STAFF | AGENT_READING | AGENT_WRITING | PROVIDER | READ_ONLY | PEOPLE_READING | SUPERUSER_ONLY,
+    "operator": STAFF | AGENT_READING | PROVIDER | KEYS | READ_ONLY | PEOPLE_READING,
+    "superuser": STAFF | AGENT_READING | AGENT_WRITING | PROVIDER | KEYS | READ_ONLY | PEOPLE_READING | SUPERUSER_ONLY,
     "": set(),
     None: set(),
 }
@@ -89,6 +96,8 @@ def addresses(db: None) -> dict[str, str]:
         reply="Hello", created_at=now, deadline_at=now + timezone.timedelta(minutes=1), finished_at=now,
     )  # fmt: skip
     ids = {"agents_agent": agent.pk, "agents_provider": provider.pk, "memory_conversation": conversation.pk, "memory_turn": turn.pk}
+    key = make_key(agent).key
+    ids |= {"agents_apikey": key.pk, "agents_keyowner": key.owner_id}
     ids |= {"auth_user": person.pk, "auth_group": person.groups.get().pk}
     found = {}
     for route in ROUTES:
@@ -147,8 +156,8 @@ def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Clien
     ("role", "titles"),
     [
         ("editor", ["Overview", "Agents"]),
-        ("operator", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
-        ("superuser", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
+        ("operator", ["Overview", "Agents", "Providers", "API keys", "Key owners", "Conversations", "Turns", "Users", "Groups"]),
+        ("superuser", ["Overview", "Agents", "Providers", "API keys", "Key owners", "Conversations", "Turns", "Users", "Groups"]),
     ],
 )
 def test_sidebar_shows_what_the_role_may_see(role: str, titles: list[str], sign_in: Callable[..., Client]) -> None:
@@ -185,7 +194,7 @@ def test_unknown_agents_are_not_found(path: str, editor: Client) -> None:
 @pytest.mark.parametrize("path", ["999999", "abc", "-1", "99999999999999999999", "\u00b2", "%00"])
 def test_unknown_rows_are_no_server_errors(path: str, sign_in: Callable[..., Client]) -> None:
     client = sign_in("superuser")
-    for model in ("agents/provider", "memory/conversation", "memory/turn", "auth/user"):
+    for model in ("agents/provider", "agents/apikey", "agents/keyowner", "memory/conversation", "memory/turn", "auth/user"):
         for page in ("change", "delete", "history"):
             assert client.get(f"/admin/{model}/{path}/{page}/").status_code in (302, 403, 404), (model, page)
 
