@@ -105,7 +105,7 @@ def test_both_changed_the_shared_knowledge_shows_both(editor: Client, form_of: F
         ({"memory_threshold": "nan"}, "Enter a number"),
         ({"memory_days": "-1"}, "Enter at least 0."),
         ({"conversation_days": "36501"}, "Enter at most 36500."),
-        ({"knowledge": "handbook, Not A Name"}, "Name 2: Use 1 to 63 lower-case letters"),
+        ({"knowledge": "handbook, Not A Name"}, "“Not A Name” is no name of a collection. Use 1 to 63 lower-case letters"),
         ({"knowledge": ",".join(f"k{number}" for number in range(21))}, "20"),
         ({"fallbacks": [("", "lonely-model")]}, "Choose who runs this model"),
         ({"fallbacks": [("default", "")] * 6}, "at most 5"),
