@@ -37,10 +37,12 @@ from .pages import for_viewers, render_agent_page, version_to_edit
 from .permissions import may_change_knowledge, may_view_knowledge, may_view_memories
 
 MOST_CHARS: Final = 2000
+TRIES: Final = 3
+"""How often a question is tried that takes too long: the first ones after a start often do."""
 PAGES: Final = frozenset({"memory", "recall"})
 LEFT_OUT: Final = {
     "below threshold": "Its score is below the version's threshold.",
-    "duplicate": "It says the same as one that is recalled.",
+    "duplicate": "Another one says the same, and stands for both.",
     "outdated": "What it says was corrected since.",
     "over limit": "The version's number of memories is reached.",
     "over budget": "It does not fit into what is left of the token budget.",
@@ -152,7 +154,10 @@ def _try(answering: Answering, question: str, *, subject_id: int | None) -> Reca
     # No database connection is held while the question is embedded. Under ASGI this runs in the server's own event loop.
     if not connection.in_atomic_block:
         connection.close()
-    recalled: Recalled = async_to_sync(try_recall)(answering, message=question, subject_id=subject_id)
+    for _ in range(TRIES):
+        recalled: Recalled = async_to_sync(try_recall)(answering, message=question, subject_id=subject_id)
+        if recalled.outcome != Outcome.SLOW:
+            break
     return recalled
 
 

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from memory.browsing import MemoryCard, list_memories
 from memory.isolation import acting_for
-from memory.models import MemoryOwner, Origin, OwnerKind, Passage, Speaker, Turn
+from memory.models import MemoryOwner, Origin, OwnerKind, Passage, Speaker, Subject, Turn
 from observability.errors import BadRequest
 
 from .pages import for_owner, may, render_page, rights_on
@@ -41,10 +41,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A memory in the list. `replaced_by` and `read_from` are texts of other memories, "" where there are none."""
+    """A memory in the list. `replaced_by` and `read_from` are texts of other memories, "" where there are none or they say the same."""
 
     card: MemoryCard
     kind: str
+    about: str
     speaker: str
     place: Place | None
     replaced_by: str
@@ -85,6 +86,7 @@ def render_owner_page(
 ) -> HttpResponse:
     """Render a page about the memories of `owner` in the frame that fits: the person's, the agent's or the collection's."""
     shared = {
+        "opts": MemoryOwner._meta,
         "owner": owner,
         "is_person": owner.kind == OwnerKind.PERSON,
         "may_change": may(request, "change", rights_on(owner)),
@@ -94,13 +96,16 @@ def render_owner_page(
         "is_list": is_list,
     }
     if owner.subject is not None:
-        return render_person_page(request, template, owner.subject, status=status, tab=owner.agent, **{**shared, **context})
+        return render_person_page(
+            request, template, owner.subject, status=status, tab=owner.agent, **{**shared, **context, "opts": Subject._meta}
+        )
     title = owner.collection if owner.kind == OwnerKind.SHARED else f"What {owner.agent} knows for everybody"
     return render_page(request, template, title=title, status=status, **{**shared, **context})
 
 
 def rows_of(owner: MemoryOwner, cards: Sequence[MemoryCard]) -> list[Row]:
-    """Return `cards` with what is shown of other rows beside them."""
+    """Return `cards` with what is shown of other rows beside them. What was said is left out where a fact says it word by word."""
+    told = {(card.source, card.text) for card in cards if card.source}
     places = _places({card.turn_id for card in cards if card.turn_id})
     others = {id for card in cards for id in (card.superseded_by, card.source) if id}
     with acting_for([owner.pk]):
@@ -109,12 +114,14 @@ def rows_of(owner: MemoryOwner, cards: Sequence[MemoryCard]) -> list[Row]:
         Row(
             card=card,
             kind=KIND_OF[Origin(card.origin)],
+            about=card.attribute.partition(":")[0],
             speaker="" if card.speaker == Speaker.NOTE else Speaker(card.speaker).label,
             place=places.get(card.turn_id) if card.turn_id else None,
             replaced_by=texts.get(card.superseded_by or 0, ""),
-            read_from=texts.get(card.source or 0, ""),
+            read_from=texts.get(card.source or 0, "") if texts.get(card.source or 0) != card.text else "",
         )
         for card in cards
+        if (card.id, card.text) not in told
     ]
 
 
