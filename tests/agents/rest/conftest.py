@@ -72,9 +72,12 @@ def _remembering_server(server_environment: dict[str, str], embedder_port: int) 
 
 
 @pytest.fixture
-def calling(_remembering_server: LiveServer, live_db: None) -> Iterator[Callable[..., httpx2.Client]]:
+def calling(
+    _remembering_server: LiveServer, live_db: None, watch_log: Callable[[LiveServer], None]
+) -> Iterator[Callable[..., httpx2.Client]]:
     """`calling(credential)` returns a client of a server that embeds, with an issued key or a token as its Bearer credential."""
     clients: list[httpx2.Client] = []
+    watch_log(_remembering_server)
 
     def calling(credential: IssuedKey | str) -> httpx2.Client:
         secret = credential if isinstance(credential, str) else credential.secret
