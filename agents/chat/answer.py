@@ -152,6 +152,7 @@ class _Turn:
                     recent_turns=settings.CHAT_HISTORY_TURNS,
                     recent_chars=recent_chars(answering),
                     remember=answering.memory_enabled,
+                    read_facts=answering.facts_by_model,
                 )
             )
         )
