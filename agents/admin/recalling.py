@@ -10,10 +10,10 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 from unfold import widgets
 
 from agents.chat.memories import try_recall
@@ -90,12 +90,13 @@ def memory(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     )
 
 
-@require_POST
 @for_viewers
 def begin_own(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     """Go to the form that adds to what the agent knows for everybody."""
     if not may_change_knowledge(request):
         raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     return redirect("admin:memory_memoryowner_add_memory", agent_owner(agent.slug).pk)
 
 

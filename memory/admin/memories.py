@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from memory.browsing import MemoryCard, list_memories
 from memory.isolation import acting_for
-from memory.models import MemoryOwner, Origin, OwnerKind, Passage, Speaker, Subject, Turn
+from memory.models import MemoryOwner, Origin, OwnerKind, Passage, Speaker, Turn
 from observability.errors import BadRequest
 
 from .pages import for_owner, may, render_page, rights_on
@@ -86,7 +86,6 @@ def render_owner_page(
 ) -> HttpResponse:
     """Render a page about the memories of `owner` in the frame that fits: the person's, the agent's or the collection's."""
     shared = {
-        "opts": MemoryOwner._meta,
         "owner": owner,
         "is_person": owner.kind == OwnerKind.PERSON,
         "may_change": may(request, "change", rights_on(owner)),
@@ -96,11 +95,9 @@ def render_owner_page(
         "is_list": is_list,
     }
     if owner.subject is not None:
-        return render_person_page(
-            request, template, owner.subject, status=status, tab=owner.agent, **{**shared, **context, "opts": Subject._meta}
-        )
+        return render_person_page(request, template, owner.subject, status=status, tab=owner.agent, **{**shared, **context})
     title = owner.collection if owner.kind == OwnerKind.SHARED else f"What {owner.agent} knows for everybody"
-    return render_page(request, template, title=title, status=status, **{**shared, **context})
+    return render_page(request, template, title=title, status=status, opts=MemoryOwner._meta, **{**shared, **context})
 
 
 def rows_of(owner: MemoryOwner, cards: Sequence[MemoryCard]) -> list[Row]:
