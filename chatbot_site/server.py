@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 
 from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
-from memory.api import end_left_behind_turns
+from memory.api import end_left_behind_turns, warn_unless_isolated
 from observability.api import run_burst
 from observability.outbound import close_transports
 
@@ -42,6 +42,7 @@ async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
     sweeping = asyncio.create_task(_sweep_left_behind_turns())
+    telling = asyncio.create_task(_tell_operators())
     # What exists now lives as long as the process: a collector that need not look at it halves the slowest answers.
     gc.collect()
     gc.freeze()
@@ -49,6 +50,7 @@ async def _live(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     sweeping.cancel()
+    telling.cancel()
     await running_turns.stop()
     await close_transports()
     await send({"type": "lifespan.shutdown.complete"})
@@ -60,3 +62,9 @@ async def _sweep_left_behind_turns() -> None:
             if count := await run_burst(end_left_behind_turns):
                 log.warning("ended turns that a dead process had left behind", count=count)
         await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def _tell_operators() -> None:
+    """Say once in the log what does not keep this server from working, but ought to be otherwise."""
+    with contextlib.suppress(DatabaseError):  # of which readiness tells
+        await run_burst(warn_unless_isolated)

@@ -20,7 +20,9 @@ from memory.curating import MemoryIsHistory, MemoryNotFound, add, correct, forge
 from memory.elsewhere import SubjectErased, register_eraser, unregister_eraser
 from memory.erasing import erase, erase_user
 from memory.exporting import export_user
+from memory.facts.reading import FactReader, keep_reading_facts
 from memory.forgetting import forget_all
+from memory.health import warn_unless_isolated
 from memory.knowledge import Knowledge, knowledge_of
 from memory.models import MemoryOwner, OwnerKind, TurnState
 from memory.naming import Known, PersonName, describe_people_by, find_person, name_owner
@@ -55,6 +57,7 @@ __all__ = [
     "Counts",
     "Day",
     "ErasureNotFound",
+    "FactReader",
     "FinishedTurn",
     "Knowledge",
     "Known",
@@ -101,6 +104,7 @@ __all__ = [
     "finish_turns",
     "forget",
     "forget_all",
+    "keep_reading_facts",
     "keep_remembering",
     "keep_summarising",
     "keep_tidy",
@@ -126,4 +130,5 @@ __all__ = [
     "turns_by_day",
     "turns_today",
     "unregister_eraser",
+    "warn_unless_isolated",
 ]

@@ -1,31 +1,41 @@
 """System checks of long-term memory.
 
-    memory.W001   turns are not remembered: nothing to embed with, no worker, or another embedding model than before
+    memory.W001   turns are not remembered: nothing to embed with, or no worker
+    memory.W002   row-level security is not in force
+    memory.W003   memories are embedded by another model than the settings ask for first
+    memory.W004   memories are embedded by a model that the settings do not name: nothing is remembered or recalled
 
-It reads the database, so it runs with `manage.py check --database default`.
+They read the database, so they run with `manage.py check --database default`. None is an error: that would stop migrations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import DatabaseError, connections
 
-from memory.health import find_trouble
+from memory.health import find_lack_of_isolation, find_mismatch, find_trouble, find_unfinished_change
+
+_TROUBLES: Final[Mapping[str, Callable[[], str]]] = {
+    "memory.W001": find_trouble,
+    "memory.W002": find_lack_of_isolation,
+    "memory.W003": find_unfinished_change,
+    "memory.W004": find_mismatch,
+}
 
 
 @register(Tags.database)
 def check_memory(
     app_configs: Sequence[AppConfig] | None = None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report what keeps turns from being remembered."""
+    """Report what keeps turns from being remembered, or memories from being held apart."""
     if not _is_readable(databases):
         return []
-    trouble, _, remedy = find_trouble().partition(". ")
-    return [Warning(f"{trouble}.", hint=remedy, id="memory.W001")] if trouble else []
+    troubles = {id: find().partition(". ") for id, find in _TROUBLES.items()}
+    return [Warning(f"{trouble}.", hint=remedy, id=id) for id, (trouble, _, remedy) in troubles.items() if trouble]
 
 
 def _is_readable(databases: Sequence[str] | None) -> bool:

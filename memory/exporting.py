@@ -26,7 +26,8 @@ _PAGE: Final = 200
 _encode: Final = msgspec.json.Encoder().encode
 
 _TURN_COLUMNS: Final = (
-    "agent", "version", "created_at", "finished_at", "state", "message", "reply", "provider", "model", "finish_reason", "error_code",
+    "conversation_id", "agent", "version", "created_at", "finished_at", "state", "message", "reply", "provider", "model", "finish_reason",
+    "error_code",
     "prompt_tokens", "completion_tokens", "usage_estimated", "first_token_ms", "metadata", "request_id",
 )  # fmt: skip
 _THEIR_OWNERS: Final = """
@@ -79,7 +80,7 @@ async def export_user(owner: str, name: str, *, may_see: Callable[[str], bool]) 
 async def _conversations(subject_id: int, agents: Collection[str]) -> AsyncIterator[list[Row]]:
     last = 0
     while page := await run_burst(_conversation_page, subject_id, agents, after=last):
-        last = page[-1]["conversation"]
+        last = page[-1]["id"]
         yield page
 
 
@@ -87,7 +88,7 @@ async def _messages(subject_id: int, agents: Collection[str]) -> AsyncIterator[l
     async for conversations in _conversations(subject_id, agents):
         for conversation in conversations:
             last = 0
-            while page := await run_burst(_turn_page, conversation["conversation"], after=last):
+            while page := await run_burst(_turn_page, conversation["id"], after=last):
                 last = page[-1]["number"]
                 yield page
 
@@ -114,17 +115,17 @@ def _owners(subject_id: int, agents: Collection[str]) -> list[Row]:
 
 def _conversation_page(subject_id: int, agents: Collection[str], *, after: int) -> list[Row]:
     found = Conversation.objects.filter(subject_id=subject_id, agent__in=agents, id__gt=after).order_by("id")
-    page = list(found.values("agent", "session_id", "last_turn_at", conversation=F("id"), began_at=F("created_at"))[:_PAGE])
+    page = list(found.values("id", "agent", "session_id", "last_turn_at", began_at=F("created_at"))[:_PAGE])
     summaries: defaultdict[int, list[Row]] = defaultdict(list)
     columns = ("conversation_id", "number", "upto_seq", "text", "provider", "model", "prompt_tokens", "completion_tokens", "created_at")
-    for row in Summary.objects.filter(conversation_id__in=[row["conversation"] for row in page]).order_by("number").values(*columns):
+    for row in Summary.objects.filter(conversation_id__in=[row["id"] for row in page]).order_by("number").values(*columns):
         summaries[row.pop("conversation_id")].append(row)
-    return [{**row, "summaries": summaries[row["conversation"]]} for row in page]
+    return [{**row, "summaries": summaries[row["id"]]} for row in page]
 
 
 def _turn_page(conversation_id: int, *, after: int) -> list[Row]:
     found = Turn.objects.filter(conversation_id=conversation_id, seq__gt=after).order_by("seq")
-    page = list(found.values(*_TURN_COLUMNS, conversation=F("conversation_id"), message_id=F("id"), number=F("seq"))[:_PAGE])
+    page = list(found.values(*_TURN_COLUMNS, message_id=F("id"), number=F("seq"))[:_PAGE])
     recalled: defaultdict[UUID, list[Row]] = defaultdict(list)
     for row in _recalled([row["message_id"] for row in page]):
         recalled[row.pop("turn_id")].append(row)

@@ -42,6 +42,8 @@ class NewTurn:
     """How many characters of them at most."""
     remember: bool = False
     """Whether the turn goes to long-term memory once it is finished."""
+    read_facts: bool = False
+    """Whether a model reads facts in it after that (`memory.facts.reading`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,15 @@ _TAKE_SEQS: Final = """
     RETURNING owner, agent, session_id, (SELECT name FROM memory_subject WHERE memory_subject.id = subject_id), id, last_seq, summary,
               summarised_seq, subject_id
 """
+# A conversation is read once it is quiet for a while, as much of it together as there is.
 _ADD_TURNS: Final = """
     INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
-                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember)
+                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember, facts_due_at)
     SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
-           created_at, deadline_at, remember
+           created_at, deadline_at, remember, CASE WHEN remember AND read_facts THEN created_at + interval '1 minute' END
     FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[],
-                %s::timestamptz[], %s::bool[])
-      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at, remember)
+                %s::timestamptz[], %s::bool[], %s::bool[])
+      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at, remember, read_facts)
 """
 # A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
 _RECENT_TURNS: Final = """
@@ -238,6 +241,7 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
                 [turn.created_at for turn in turns],
                 [turn.deadline_at for turn in turns],
                 [turn.remember for turn in turns],
+                [turn.read_facts for turn in turns],
             ],
         )
         recent = _recent_turns(cursor, turns, places)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -121,6 +122,12 @@ def start_server(server_environment: dict[str, str], request: pytest.FixtureRequ
             return server
 
         yield start_server
+
+
+@pytest.fixture
+def watch_log(request: pytest.FixtureRequest) -> Callable[[LiveServer], None]:
+    """Print what a server writes during this test, should it fail."""
+    return partial(_watch_log, request)
 
 
 def _watch_log(request: pytest.FixtureRequest, server: LiveServer) -> None:

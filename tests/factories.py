@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth.models import Group, User
@@ -13,6 +14,10 @@ from agents.access.issuing import IssuedKey, issue_key
 from agents.models import Agent, AgentVersion, KeyOwner, Provider
 from agents.versions.drafts import create_agent, draft_of, start_draft
 from agents.versions.publishing import publish
+from memory.features import features_of
+from memory.isolation import acting_for
+from memory.models import MemoryOwner, Origin, Speaker
+from memory.storing import NewPassage, store_alone
 
 _counter = itertools.count(1)
 AGENT_FIELDS = ("name", "description", "access")
@@ -84,3 +89,14 @@ def make_key_owner(**fields: Any) -> KeyOwner:
 def make_key(*agents: Agent, owner: KeyOwner | None = None, scopes: tuple[str, ...] = ("chat",), **fields: Any) -> IssuedKey:
     """Make a key for `agents`; its `secret` is what a client sends."""
     return issue_key(owner or make_key_owner(), **{"name": "a key", "scopes": scopes, "agents": agents, **fields})
+
+
+def make_passage(owner: MemoryOwner, text: str, **fields: Any) -> int:
+    """Store a memory of `owner` by itself, without vectors, and return its id."""
+    now = datetime.now(UTC)
+    features = features_of(text, said_on=now.date())
+    fields = {"origin": Origin.ADDED, "speaker": Speaker.NOTE, "author": "anna"} | fields
+    with acting_for([owner.pk]):
+        [id] = store_alone([NewPassage(owner_id=owner.pk, said_at=now, text=text, features=features, vectors=(), **fields)], model=None)
+    assert id is not None
+    return id

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
 from unfold import widgets
 
-from agents.models import OUT_OF_BOUNDS, Agent, AgentVersion, Provider
+from agents.models import OUT_OF_BOUNDS, SLUG_PATTERN, Agent, AgentVersion, Provider, validate_slug
 from agents.versions.content import MAX_FALLBACKS
 from agents.versions.publishing import default_provider
 from observability.api import count_tokens
@@ -140,7 +141,11 @@ class DraftForm(VersionModelForm):
         return _worded(self.cleaned_data["system_prompt"])
 
     def clean_knowledge(self) -> list[str]:
-        return list(dict.fromkeys(self.cleaned_data["knowledge"]))
+        names = list(dict.fromkeys(self.cleaned_data["knowledge"]))
+        for name in names:
+            if not re.fullmatch(SLUG_PATTERN, name):
+                raise ValidationError(f"“{name}” is no name of a collection. {validate_slug.message}")
+        return names
 
     def clean_greeting(self) -> str:
         return _plain_newlines(self.cleaned_data["greeting"])

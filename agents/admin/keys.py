@@ -51,7 +51,7 @@ class KeyForm(KeyModelForm):
     class Meta:
         model = ApiKey
         fields = ("name", "owner", "scopes", "all_agents", "agents", "expiry_date")
-        labels = {"expiry_date": "expires (UTC)"}
+        labels = {"expiry_date": "Expires (UTC)"}
         help_texts = {"expiry_date": "From then on the key is refused. Empty: it never expires."}
 
     def clean_expiry_date(self) -> Any:
@@ -129,6 +129,7 @@ class ApiKeyAdmin(ModelAdmin):
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         if field:
             field.help_text = db_field.help_text  # without Django's advice on Ctrl and lists
+            field.label_from_instance = lambda agent: f"{agent.name} ({agent.slug})"  # names may be alike
         return field
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:

@@ -10,10 +10,10 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 from unfold import widgets
 
 from agents.chat.memories import try_recall
@@ -37,10 +37,12 @@ from .pages import for_viewers, render_agent_page, version_to_edit
 from .permissions import may_change_knowledge, may_view_knowledge, may_view_memories
 
 MOST_CHARS: Final = 2000
+TRIES: Final = 3
+"""How often a question is tried that takes too long: the first ones after a start often do."""
 PAGES: Final = frozenset({"memory", "recall"})
 LEFT_OUT: Final = {
     "below threshold": "Its score is below the version's threshold.",
-    "duplicate": "It says the same as one that is recalled.",
+    "duplicate": "Another one says the same, and stands for both.",
     "outdated": "What it says was corrected since.",
     "over limit": "The version's number of memories is reached.",
     "over budget": "It does not fit into what is left of the token budget.",
@@ -88,12 +90,13 @@ def memory(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     )
 
 
-@require_POST
 @for_viewers
 def begin_own(request: HttpRequest, agent: Agent) -> HttpResponseBase:
     """Go to the form that adds to what the agent knows for everybody."""
     if not may_change_knowledge(request):
         raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     return redirect("admin:memory_memoryowner_add_memory", agent_owner(agent.slug).pk)
 
 
@@ -152,7 +155,10 @@ def _try(answering: Answering, question: str, *, subject_id: int | None) -> Reca
     # No database connection is held while the question is embedded. Under ASGI this runs in the server's own event loop.
     if not connection.in_atomic_block:
         connection.close()
-    recalled: Recalled = async_to_sync(try_recall)(answering, message=question, subject_id=subject_id)
+    for _ in range(TRIES):
+        recalled: Recalled = async_to_sync(try_recall)(answering, message=question, subject_id=subject_id)
+        if recalled.outcome != Outcome.SLOW:
+            break
     return recalled
 
 

@@ -163,6 +163,7 @@ class ChatTurn:
             recent_turns=settings.CHAT_HISTORY_TURNS,
             recent_chars=recent_chars(answering),
             remember=answering.memory_enabled,
+            read_facts=answering.facts_by_model,
         )
 
     def _key_of(self, opened: OpenedTurn) -> str | None:

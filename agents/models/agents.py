@@ -143,10 +143,11 @@ class AgentVersion(models.Model):
     )
     memory_threshold = models.FloatField(
         "how sure a memory must be",
-        default=0.0,
-        db_default=0.0,
+        default=5.5,
+        db_default=5.5,
         validators=[MinValueValidator(0.0), MaxValueValidator(40.0)],
-        help_text="Memories with a lower score are left out. 0: the best are sent, however weak; 40: hardly any ever is.",
+        help_text="Memories with a lower score are left out. 0: the best are sent, however weak; 5.5: nearly all that help are, and little "
+        "else; 40: hardly any ever is.",
     )
     memory_cap = models.PositiveIntegerField(
         "memories kept about a person",

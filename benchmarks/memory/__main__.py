@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,51 @@ from chatbot_site.local.refusal import Refusal
 from .conversations import Unreadable, read
 from .figures import NAMES
 from .storage import scratch
+from .storm.embedder import DIMENSIONS, MODEL, embedders
 
 
 def main() -> int:
     options = _options()
     try:
-        conversations = read(options.file)
-        with scratch():
-            from .measuring import measure  # the server's own code, which needs Django set up
-
-            figures = asyncio.run(measure(conversations))
+        if options.storm:
+            figures, text = _of_storm(options.operations, seed=options.seed)
+        else:
+            figures, text = _at_scale(options.rows) if options.scale else _of_file(options.file)
     except (Refusal, Unreadable, RuntimeError) as refusal:
         sys.exit(f"Error: {refusal}")
-    print(as_text(figures))
+    print(text)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
+
+
+def _of_file(path: Path) -> tuple[dict[str, Any], str]:
+    conversations = read(path)
+    with scratch():
+        from .measuring import measure  # the server's own code, which needs Django set up
+
+        figures = asyncio.run(measure(conversations))
+    return figures, as_text(figures)
+
+
+def _at_scale(rows: int) -> tuple[dict[str, Any], str]:
+    with scratch():
+        from . import scale  # likewise
+
+        figures = asyncio.run(scale.measure_scale(rows))
+        return figures, scale.as_text(figures)
+
+
+def _of_storm(operations: int, *, seed: int) -> tuple[dict[str, Any], str]:
+    print(f"seed {seed}", flush=True)  # first: it replays a failure
+    with embedders() as (embedder, stalling):
+        hosts = ",".join(each.url.split("/")[2] for each in (embedder, stalling))
+        named = {"EMBEDDING_BASE_URL": embedder.url, "EMBEDDING_MODEL": MODEL, "EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
+        with scratch(embedder={**named, "OUTBOUND_ALLOWED_HOSTS": hosts}):
+            from .storm.running import run_storm  # likewise
+
+            figures = asyncio.run(run_storm(operations=operations, seed=seed, stalling=stalling))
+    return figures, json.dumps(figures, indent=2)
 
 
 def as_text(figures: dict[str, Any]) -> str:
@@ -50,7 +80,13 @@ def as_text(figures: dict[str, Any]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description="Measure recall; docs/benchmarks.md explains.")
-    parser.add_argument("--file", type=Path, required=True, metavar="PATH", help="conversations and questions, in LoCoMo's shape")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--file", type=Path, metavar="PATH", help="how much is recalled: conversations and questions, in LoCoMo's shape")
+    what.add_argument("--scale", action="store_true", help="how long recall takes, and how much is stored a second, as memory grows")
+    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="with --scale: how many vectors there are in the end")
+    what.add_argument("--storm", action="store_true", help="nobody's memory goes astray: many people, killed workers, erasures")
+    parser.add_argument("--operations", type=int, default=100_000, metavar="N", help="with --storm: how many (100,000)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="with --storm: their order")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser.parse_args()
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -27,8 +27,11 @@ _NOT_INHERITED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EMBEDDING_BASE_URL", "EM
 
 
 @contextmanager
-def scratch() -> Iterator[None]:
+def scratch(*, embedder: Mapping[str, str] | None = None) -> Iterator[None]:
     """Set Django up on a fresh, migrated database with the built-in embedder; drop the one and stop the other in the end.
+
+    Args:
+        embedder: the environment that names another embedder.
 
     Raises:
         chatbot_site.local.refusal.Refusal: no database server can be used or started.
@@ -45,7 +48,7 @@ def scratch() -> Iterator[None]:
             "LOG_LEVEL": "WARNING",
             "DATABASE_URL": stack.enter_context(_database(database_url)),
             "REDIS_URL": redis_url,
-            "EMBEDDER_URL": stack.enter_context(_embedder()),
+            **(embedder or {"EMBEDDER_URL": stack.enter_context(_embedder())}),
             "TIKTOKEN_CACHE_DIR": str(place_ranks(Path(os.environ.get("TIKTOKEN_CACHE_DIR") or data / "tokenizer"))),
             "MEMORY_DEADLINE_MS": "10000",  # what is measured is quality: a busy machine must not change it
         }

@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from chatbot_site.settings.environment import Environment
 
 from .processes import Program, model_server
 
+BUILTIN_MODEL: Final = "all-minilm-l6-v2"
+
 
 def needs_embedder(environment: Environment) -> bool:
-    """Tell whether nothing else is set that embeds texts (`memory.embedders.client` chooses in the same order)."""
+    """Tell whether it is named, or nothing else is set that embeds texts (`memory.embedders.configured` chooses in the same order)."""
+    if environment.embedder_url:
+        return False
     openai = environment.openai_api_key and not environment.openai_base_url
-    return not (environment.embedding_base_url or openai or environment.embedder_url)
+    is_named = environment.embedding_model == BUILTIN_MODEL and not environment.embedding_base_url
+    is_next = environment.embedding_next_model == BUILTIN_MODEL and not environment.embedding_next_base_url
+    return is_named or is_next or not (environment.embedding_base_url or openai)
 
 
 def embedder(port: int, *, project: Path, log: Path) -> Program:

@@ -150,9 +150,9 @@ SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "chatbot_site.problems.answer_csrf_failure"
 
 
-def _sidebar(title: str, icon: str, model: str, permission: str) -> dict[str, Any]:
+def _sidebar(title: str, icon: str, model: str, permission: str, **more: str) -> dict[str, Any]:
     link = reverse_lazy(f"admin:{model}_changelist")
-    return {"title": title, "icon": icon, "link": link, "permission": f"agents.admin.permissions.{permission}"}
+    return {"title": title, "icon": icon, "link": link, "permission": f"agents.admin.permissions.{permission}", **more}
 
 
 UNFOLD: dict[str, Any] = {
@@ -208,8 +208,14 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "What is remembered",
                 "items": [
-                    _sidebar("People", "group", "memory_subject", "may_view_memories"),
-                    _sidebar("Shared knowledge", "library_books", "memory_memoryowner", "may_view_knowledge"),
+                    _sidebar("People", "group", "memory_subject", "may_view_memories", active="memory.admin.pages.is_about_people"),
+                    _sidebar(
+                        "Shared knowledge",
+                        "library_books",
+                        "memory_memoryowner",
+                        "may_view_knowledge",
+                        active="memory.admin.pages.is_about_knowledge",
+                    ),
                     _sidebar("Erasures", "receipt_long", "memory_erasure", "may_view_erasures"),
                 ],
             },

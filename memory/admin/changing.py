@@ -60,8 +60,8 @@ def correct(request: HttpRequest, owner: MemoryOwner, passage_id: int) -> HttpRe
     )
 
 
-@require_POST
 @for_owner("change")
+@require_POST
 def pin(request: HttpRequest, owner: MemoryOwner, passage_id: int) -> HttpResponseBase:
     """Keep a memory whatever the caps and ages, or no longer."""
     pinned = request.POST.get("pinned") == "1"

@@ -83,7 +83,9 @@ class MemoryOwnerAdmin(ReadOnlyAdmin):
             messages.success(request, f"{owner.collection} exists. Add texts, then name it under Memory on the agents that shall use it.")
             return redirect("admin:memory_memoryowner_change", owner.pk)
         status = 422 if form.errors else 200
-        return render_page(request, "admin/memory/new_collection.html", title="New collection", status=status, form=form)
+        return render_page(
+            request, "admin/memory/new_collection.html", title="New collection", status=status, form=form, opts=MemoryOwner._meta
+        )
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -41,10 +41,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A memory in the list. `replaced_by` and `read_from` are texts of other memories, "" where there are none."""
+    """A memory in the list. `replaced_by` and `read_from` are texts of other memories, "" where there are none or they say the same."""
 
     card: MemoryCard
     kind: str
+    about: str
     speaker: str
     place: Place | None
     replaced_by: str
@@ -96,11 +97,12 @@ def render_owner_page(
     if owner.subject is not None:
         return render_person_page(request, template, owner.subject, status=status, tab=owner.agent, **{**shared, **context})
     title = owner.collection if owner.kind == OwnerKind.SHARED else f"What {owner.agent} knows for everybody"
-    return render_page(request, template, title=title, status=status, **{**shared, **context})
+    return render_page(request, template, title=title, status=status, opts=MemoryOwner._meta, **{**shared, **context})
 
 
 def rows_of(owner: MemoryOwner, cards: Sequence[MemoryCard]) -> list[Row]:
-    """Return `cards` with what is shown of other rows beside them."""
+    """Return `cards` with what is shown of other rows beside them. What was said is left out where a fact says it word by word."""
+    told = {(card.source, card.text) for card in cards if card.source}
     places = _places({card.turn_id for card in cards if card.turn_id})
     others = {id for card in cards for id in (card.superseded_by, card.source) if id}
     with acting_for([owner.pk]):
@@ -109,12 +111,14 @@ def rows_of(owner: MemoryOwner, cards: Sequence[MemoryCard]) -> list[Row]:
         Row(
             card=card,
             kind=KIND_OF[Origin(card.origin)],
+            about=card.attribute.partition(":")[0],
             speaker="" if card.speaker == Speaker.NOTE else Speaker(card.speaker).label,
             place=places.get(card.turn_id) if card.turn_id else None,
             replaced_by=texts.get(card.superseded_by or 0, ""),
-            read_from=texts.get(card.source or 0, ""),
+            read_from=texts.get(card.source or 0, "") if texts.get(card.source or 0) != card.text else "",
         )
         for card in cards
+        if (card.id, card.text) not in told
     ]
 
 

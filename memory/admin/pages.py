@@ -21,6 +21,7 @@ Act = Literal["view", "change", "delete"]
 
 PEOPLE: Final = "subject"
 KNOWLEDGE: Final = "memoryowner"
+_ABOUT: Final = "memories_of"
 
 
 def may(request: HttpRequest, act: Act, model: str) -> bool:
@@ -54,6 +55,7 @@ def for_owner(
                 raise Http404
             if not may(request, act, rights_on(owner)):
                 raise PermissionDenied
+            setattr(request, _ABOUT, rights_on(owner))
             return view(request, owner, *args, **kwargs)
 
         return guarded
@@ -79,9 +81,20 @@ def for_person(act: Act) -> Callable[[Callable[Concatenate[HttpRequest, Subject,
     return decorate
 
 
+def is_about_people(request: HttpRequest) -> bool:
+    """Whether the sidebar marks *People*: also on the pages of a person's memories, which stand elsewhere."""
+    return f"/memory/{PEOPLE}/" in request.path or getattr(request, _ABOUT, "") == PEOPLE
+
+
+def is_about_knowledge(request: HttpRequest) -> bool:
+    """Whether the sidebar marks *Shared knowledge*."""
+    return f"/memory/{KNOWLEDGE}/" in request.path and not is_about_people(request)
+
+
 def render_page(request: HttpRequest, template: str, *, title: str, status: int = 200, **context: Any) -> HttpResponse:
     """Render `template` inside the admin's frame."""
-    return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context}, status=status)
+    context = {**admin.site.each_context(request), "title": title, **context}
+    return TemplateResponse(request, template, context, status=status)
 
 
 def wait_for(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

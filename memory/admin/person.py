@@ -50,6 +50,7 @@ def render_person_page(request: HttpRequest, template: str, subject: Subject, *,
     """Render one of a person's pages with a tab for each agent that remembers them."""
     name = name_person(subject)
     shared = {
+        "opts": Subject._meta,
         "subject": subject,
         "person": name,
         "person_owners": owners_of_subject(subject.pk),

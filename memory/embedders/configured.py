@@ -56,7 +56,7 @@ def next_embedding_model() -> EmbeddingModel | None:
     """
     if not (settings.EMBEDDING_NEXT_MODEL or settings.EMBEDDING_NEXT_BASE_URL):
         return None
-    is_builtin = settings.EMBEDDING_NEXT_MODEL == builtin.MODEL and settings.EMBEDDER_URL
+    is_builtin = settings.EMBEDDING_NEXT_MODEL == builtin.MODEL
     same_address = settings.EMBEDDING_NEXT_BASE_URL in ("", settings.EMBEDDING_BASE_URL)
     return _model(
         name=settings.EMBEDDING_NEXT_MODEL,
@@ -75,7 +75,7 @@ def usable_models() -> tuple[EmbeddingModel, ...]:
 
 
 def _model(*, name: str, base_url: str, api_key: str, dimensions: int) -> EmbeddingModel | None:
-    if not base_url and name == builtin.MODEL and settings.EMBEDDER_URL:
+    if not base_url and name == builtin.MODEL:
         return _builtin()
     name = name or DEFAULT_MODEL
     length = dimensions or (DEFAULT_DIMENSIONS if name == DEFAULT_MODEL else None)

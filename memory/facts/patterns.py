@@ -12,6 +12,7 @@ from typing import Final
 
 from memory.facts.vocabulary import (
     AFTER_PLACE,
+    AFTER_THING,
     ANY_MORE,
     CHOICE,
     COMPANY,
@@ -158,17 +159,21 @@ _BODY: Final = (
 _TASTE: Final = (
     _rule(
         "favourite:{what}",
-        r"(?i:my (?:new |all-time )?favou?rite) (?P<what>[a-z][a-z ]{1,40}?) (?:is|are)(?: now| still)? "
+        r"(?i:my (?:new |all-time )?favou?rite) (?P<what>(?!one|thing|part)[a-z][a-z ]{1,40}?) (?:is|are)(?: now| still)? "
         rf"(?P<value>(?!not\b|that\b|this\b|it\b|when\b)\w.{{0,60}}?){MORE}",
     ),
-    _rule("opinion:{value}", rf"(?i:I {SO}(?:like|love|enjoy|adore)) (?P<value>{THING}){DEGREE}{MORE}"),
-    _rule("opinion:{value}", rf"(?i:I {SO}(?:hate|dislike|detest|can't stand|cannot stand)) (?P<value>{THING}){DEGREE}{MORE}", denies=True),
+    _rule("opinion:{value}", rf"(?i:I {SO}(?:like|love|enjoy|adore)) (?P<value>{THING}){DEGREE}{AFTER_THING}"),
     _rule(
         "opinion:{value}",
-        rf"(?i:I (?:really )?(?:don't|do not)(?: really)? (?:like|enjoy|love)) (?P<value>{THING})(?: any ?more| at all| much)?{MORE}",
+        rf"(?i:I {SO}(?:hate|dislike|detest|can't stand|cannot stand)) (?P<value>{THING}){DEGREE}{AFTER_THING}",
         denies=True,
     ),
-    _rule("opinion:{value}", rf"(?i:I no longer (?:like|love|enjoy|hate|dislike)) (?P<value>{THING}){MORE}", ends=True),
+    _rule(
+        "opinion:{value}",
+        rf"(?i:I (?:really )?(?:don't|do not)(?: really)? (?:like|enjoy|love)) (?P<value>{THING})(?: at all| much)?{ANY_MORE}{AFTER_THING}",
+        denies=True,
+    ),
+    _rule("opinion:{value}", rf"(?i:I no longer (?:like|love|enjoy|hate|dislike)) (?P<value>{THING}){AFTER_THING}", ends=True),
     _rule("preference", rf"(?i:I {SO}prefer) (?P<value>{CHOICE})"),
     _rule("preference", r"(?i:from now on,? (?:please )?|please )(?P<value>(?i:always|never) [a-z].{3,100})"),
 )

@@ -33,16 +33,17 @@ _SUPPOSED: Final = re.compile(
     re.IGNORECASE,
 )
 _OPENER: Final = re.compile(
-    r"(?:(?:actually|no|nope|well|oh|ok|okay|yes|yeah|yep|sure|hi|hey|hello|good (?:morning|evening|afternoon|day)|by the way|btw|sorry|"
-    r"and|so|but|also|now|right|fyi|please note|note|just so you know|for the record|in fact|wait|hmm|correction|thanks|thank you|"
-    r"to be clear|as i said|(?:please )?(?:remember|note|know)(?: that)?|you should know(?: that)?|i meant(?: that)?|i mean|"
-    r"there|everyone|all)\b[\s,:;!.–—-]*)+",  # noqa: RUF001 - a dash
+    r"(?:(?:actually|no|nope|well|oh|ok|okay|yes|yeah|yep|sure|(?:hi|hey|hello)(?: there| everyone| all)?|"
+    r"good (?:morning|evening|afternoon|day)|by the way|btw|sorry|and|so|but|also|now|right|fyi|please note|note|just so you know|"
+    r"for the record|in fact|wait|hmm|correction|thanks|thank you|to be clear|as i said|(?:please )?(?:remember|note|know)(?: that)?|"
+    r"you should know(?: that)?|i meant(?: that)?|i mean)\b[\s,:;!.–—-]*)+",  # noqa: RUF001 - a dash
     re.IGNORECASE,
 )
 _GREETING: Final = re.compile(r"(?:hi|hey|hello|good (?:morning|evening|afternoon|day))\b", re.IGNORECASE)
 _CLAUSE_END: Final = re.compile(
     r"\s*(?:[,;]\s*(?:and|but|so)?|\b(?:and|but))\s+(?=(?:I|my|we|please call|call me|everyone calls)\b(?!\w))|;\s+"
 )
+_SINGULAR: Final = frozenset({"always", "series", "news", "tennis"})
 _ARTICLES: Final = frozenset({"a", "an", "the", "some", "my", "very", "really"})
 _BRITISH: Final = {"color": "colour", "colors": "colour", "flavor": "flavour", "flavors": "flavour"}
 # Names that are words as well: taken for a name, they would be left out of what is remembered wherever a sentence begins with them.
@@ -130,6 +131,7 @@ def _words_of(value: str) -> Iterator[str]:
         if not plain or plain in _ARTICLES:
             continue
         is_plural = word.islower() and len(plain) > 3 and plain.endswith("s") and not plain.endswith(("ss", "us", "is"))
+        is_plural = is_plural and plain not in _SINGULAR
         yield _BRITISH.get(plain, plain.removesuffix("s") if is_plural else plain)
 
 

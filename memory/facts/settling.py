@@ -5,6 +5,7 @@ What holds is computed from the facts themselves and their times, so it is the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,15 +14,18 @@ from uuid import UUID
 
 from django.db import connection
 
+from memory.embedders import builtin
 from memory.facts.rules import Statement, clauses, first_name, read_as
 from memory.models import Origin
 from memory.words import is_filler, is_question, sentences
 
 PREFERENCE: Final = "preference"
 """The attribute of which several statements hold at once, as long as they are about different things."""
-CLOSE: Final = 0.62
-"""From which cosine on two preferences are about the same thing (docs/memory.md shows examples)."""
+CLOSE: Final = 0.72
+"""From which cosine on two preferences are about the same thing, for the built-in embedder: docs/memory.md shows examples. Other
+models' cosines have other scales, so with them only words tell."""
 
+_AFTER_CHOICE: Final = re.compile(r" (?:to|over|than|in|on|at|for|with|without|when|of|from|near|by|if|instead|rather|as)\b")
 _Group = tuple[int, str]
 
 _FACTS: Final = """
@@ -32,13 +36,12 @@ _FACTS: Final = """
 """
 _CLOSE_PAIRS: Final = """
     SELECT one.owner_id, one.seq, other.seq
-    FROM {table} one
-    JOIN memory_embeddingspace space ON space.id = one.space_id AND space.is_active
-    JOIN {table} other ON other.owner_id = one.owner_id AND other.space_id = one.space_id AND other.seq > one.seq
-    WHERE one.owner_id = ANY(%(owners)s) AND one.seq = ANY(%(seqs)s) AND other.seq = ANY(%(seqs)s)
-      AND -(one.embedding <#> other.embedding) >= %(close)s
+    FROM memory_embeddingspace space
+    JOIN memory_sentence one ON one.space_id = space.id
+    JOIN memory_sentence other ON other.owner_id = one.owner_id AND other.space_id = one.space_id AND other.seq > one.seq
+    WHERE space.is_active AND space.model = %(model)s AND one.owner_id = ANY(%(owners)s)
+      AND one.seq = ANY(%(seqs)s) AND other.seq = ANY(%(seqs)s) AND -(one.embedding <#> other.embedding) >= %(close)s
 """
-_BOTH_CLOSE_PAIRS: Final = " UNION ".join(_CLOSE_PAIRS.format(table=table) for table in ("memory_sentence", "memory_widesentence"))
 # Never later than it ended already: whoever ended it knew something.
 _END: Final = """
     UPDATE memory_passage passage SET valid_until = new.valid_until, superseded_by_id = new.successor
@@ -108,7 +111,7 @@ def endings(facts: Iterable[Fact], *, close: Collection[tuple[int, int]] = froze
             if says.ends:
                 concerns = _is_same(was.value, says.value)
             elif old.attribute == PREFERENCE:
-                concerns = _is_same(was.value, says.value) or (min(old.seq, new.seq), max(old.seq, new.seq)) in close
+                concerns = _is_choice_again(was.value, says.value) or (min(old.seq, new.seq), max(old.seq, new.seq)) in close
             else:
                 concerns = True
             if concerns:
@@ -157,6 +160,17 @@ def _is_same(one: str, other: str) -> bool:
     return bool(ones and others) and ("not" in ones) == ("not" in others) and (ones <= others or others <= ones)
 
 
+def _is_choice_again(one: str, other: str) -> bool:
+    """Tell whether two preferences choose among the same things: "short answer" and "long answer in german"."""
+    return _is_same(one, other) or _chosen(one) == _chosen(other) != ""
+
+
+def _chosen(value: str) -> str:
+    """Return the word that says among what somebody chooses."""
+    before = _AFTER_CHOICE.split(value, maxsplit=1)[0].split()
+    return before[-1] if before else ""
+
+
 def _load(groups: Sequence[_Group]) -> dict[_Group, list[Fact]]:
     found: dict[_Group, list[Fact]] = {group: [] for group in groups}
     with connection.cursor() as cursor:
@@ -171,12 +185,13 @@ def _close_pairs(facts: Sequence[Fact]) -> dict[int, set[tuple[int, int]]]:
     """Return, by owner, the places of facts whose sentences are close in meaning."""
     found: dict[int, set[tuple[int, int]]] = {}
     parameters: dict[str, Any] = {
+        "model": builtin.MODEL,
         "owners": list({fact.owner_id for fact in facts}),
         "seqs": list({fact.seq for fact in facts}),
         "close": CLOSE,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_BOTH_CLOSE_PAIRS, parameters)
+        cursor.execute(_CLOSE_PAIRS, parameters)
         for owner_id, one, other in cursor.fetchall():
             found.setdefault(owner_id, set()).add((one, other))
     return found

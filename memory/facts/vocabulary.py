@@ -90,13 +90,14 @@ _NO_FOOD: Final = _any(
     "it that this them much anything everything well enough out at in here there breakfast lunch dinner now yet today to for because when"
 )
 FOOD: Final = rf"(?!{_NO_FOOD}\b)[a-z][a-z' -]{{1,40}}?"
-# What a pronoun or "the" begins means something of the conversation, and says nothing alone.
+# What a pronoun or "the" begins means something of the conversation, and says nothing alone; nor does what a pronoun stands in.
 _NO_THING: Final = _any(
-    """it its it's that this these those them they you your yours him his her hers me my our us how what when where why who which to_be
-    to_know to_see to_ask to_get to_have the both all any anything everything nothing something one none either neither being doing having
-    getting because since so a an not here there"""
+    """you your yours me my our us how what when where why who which to_be to_know to_see to_ask to_get to_have the both all any anything
+    everything nothing something none either neither being doing having getting because since so a an not here there also too"""
 )
-THING: Final = rf"(?!{_NO_THING}\b(?! [A-Z]))[A-Za-z][\w' -]{{1,50}}?"
+_ELSEWHERE: Final = _any("it its it's he him his she her hers they them their this that these those one you your")
+THING: Final = rf"(?!to$|to[,.]|{_NO_THING}\b(?! [A-Z]))(?!(?:[^,;]*\W)?{_ELSEWHERE}\b)[A-Za-z][\w' -]{{1,60}}?"
+AFTER_THING: Final = r"(?:,.*|[,;]? (?:and (?:I|my|it|we)|but|because|since|so|especially|as long as|even|- )\b.*)?"
 DEGREE: Final = r"(?: (?:a lot|very much|so much|too|most|best|the most|the best|a bit|as well|in general|more than anything))?"
 SO: Final = r"(?:(?:really|absolutely|still|also|just|do|always|generally|usually|actually|truly|quite|particularly|especially) )*"
 _NO_CHOICE: Final = r"(?!(?:it|that|this|them|these|those|the (?:first|second|third|other|latter|former)|not to|one|your)\b)"

@@ -80,6 +80,7 @@ class Turn(models.Model):
         default=False, db_default=False, help_text="The version that answered has long-term memory: a worker puts the turn there."
     )
     remembered_at = models.DateTimeField(null=True, blank=True, help_text="When that was done.")
+    facts_due_at = models.DateTimeField(null=True, blank=True, help_text="When a model is to read facts in it; empty once it did.")
 
     class Meta:
         ordering = ["conversation", "seq"]
@@ -98,6 +99,7 @@ class Turn(models.Model):
             models.Index(fields=["agent", "created_at"], name="turn_by_agent_and_day"),
             # The workers' queue: as small as what is left to do.
             models.Index(fields=["finished_at"], condition=Q(remember=True, remembered_at=None), name="turn_to_remember"),
+            models.Index(fields=["facts_due_at"], condition=Q(facts_due_at__isnull=False), name="turn_to_read"),
         ]
 
     def __str__(self) -> str:

@@ -20,6 +20,8 @@ class Subject(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name = "person"
+        verbose_name_plural = "people"
         constraints = [models.UniqueConstraint(fields=["owner", "name"], name="subject_once_per_owner")]
 
     def __str__(self) -> str:
@@ -51,6 +53,8 @@ class MemoryOwner(models.Model):
 
     class Meta:
         db_table = "memory_owner"
+        verbose_name = "collection"  # the admin lists those; of the others it speaks by name
+        verbose_name_plural = "shared knowledge"
         constraints = [
             models.UniqueConstraint(fields=["agent", "subject"], name="memory_owner_once"),
             models.UniqueConstraint(fields=["agent"], condition=Q(kind=OwnerKind.AGENT), name="memory_owner_once_per_agent"),

@@ -14,6 +14,8 @@ from django.db import connection
 from agents.checks import check_agents, check_providers, check_reachable
 from agents.models import Agent, Provider
 from agents.providers.keys import seal
+from agents.versions.drafts import draft_of
+from agents.versions.publishing import publish
 from tests.factories import make_agent, make_provider
 
 DATABASES = ["default"]
@@ -41,6 +43,21 @@ def test_a_missing_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     assert ids(check_providers(databases=DATABASES)) == ["agents.W001"]
     monkeypatch.setenv("EXAMPLE_API_KEY", "key")
     assert ids(check_providers(databases=DATABASES)) == []
+
+
+def test_a_key_for_background_work_is_a_key_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXAMPLE_API_KEY", raising=False)
+    agent = make_agent(published=False, provider=make_provider(), summary_provider=make_provider(key_variable="EXAMPLE_API_KEY"))
+    assert "agents.W001" not in ids(check_providers(databases=DATABASES))
+    publish(draft_of(agent), actor=None)
+    assert "agents.W001" in ids(check_providers(databases=DATABASES))
+
+
+def test_a_database_that_is_to_be_migrated_is_not_read() -> None:
+    make_provider(is_default=True, key_variable="EXAMPLE_API_KEY")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE agents_agentversion DROP COLUMN summary_provider_id")
+    assert check_providers(databases=DATABASES) == []
 
 
 def test_an_unreadable_key_is_reported_where_a_live_agent_uses_it() -> None:

@@ -23,6 +23,8 @@ from tests.factories import make_user
         ("editor", "agents.view_provider", False),
         ("editor", "agents.change_provider", False),
         ("editor", "memory.view_turn", False),
+        ("editor", "memory.view_subject", False),
+        ("editor", "memory.change_memoryowner", True),
         ("editor", "auth.view_user", False),
         ("operator", "agents.view_agent", True),
         ("operator", "agents.change_agent", False),
@@ -32,9 +34,21 @@ from tests.factories import make_user
         ("operator", "agents.add_provider", True),
         ("operator", "agents.change_provider", True),
         ("operator", "agents.delete_provider", False),
+        ("operator", "agents.view_apikey", True),
+        ("operator", "agents.add_apikey", True),
+        ("operator", "agents.change_apikey", True),
+        ("operator", "agents.delete_apikey", False),
+        ("operator", "agents.change_keyowner", True),
+        ("operator", "agents.delete_keyowner", False),
+        ("editor", "agents.view_apikey", False),
+        ("editor", "agents.add_apikey", False),
         ("operator", "memory.view_turn", True),
         ("operator", "memory.view_conversation", True),
         ("operator", "memory.change_turn", False),
+        ("operator", "memory.change_subject", True),
+        ("operator", "memory.delete_subject", True),
+        ("operator", "memory.view_memoryowner", True),
+        ("operator", "memory.change_memoryowner", False),
         ("operator", "auth.view_user", True),
         ("operator", "auth.change_user", False),
         ("operator", "auth.change_group", False),
@@ -50,12 +64,12 @@ def test_a_role_may(db: None, role: str, permission: str, may: bool) -> None:
     assert make_user(role=role).has_perm(permission) is may
 
 
-def test_operators_change_nothing_but_providers(db: None) -> None:
+def test_operators_change_nothing_else(db: None) -> None:
     granted = make_user(role="operator").get_all_permissions()
     assert {name for name in granted if ".view_" not in name} == roles.OPERATOR_CHANGES
 
 
-def test_editors_see_agents_alone(db: None) -> None:
+def test_editors_have_no_other_rights(db: None) -> None:
     assert make_user(role="editor").get_all_permissions() == roles.EDITOR_PERMISSIONS
 
 

@@ -1,4 +1,4 @@
-"""Raw HTTP for promises about many connections: a client that costs next to nothing."""
+"""Clients for promises about many connections, and about several worker processes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
+from tests.live_server import LiveServer
 from tests.sse import Event, read_events
+
+WORKERS = 3
 
 
 class RawStream:
@@ -87,3 +91,26 @@ def seeded() -> Callable[[], random.Random]:
         return random.Random(seed)
 
     return seeded
+
+
+@pytest.fixture
+def clients(start_server: Callable[..., LiveServer]) -> Iterator[list[httpx2.Client]]:
+    """Keep-alive connections, at least one to each of three workers."""
+    server = start_server(workers=WORKERS)
+    opened: list[httpx2.Client] = []
+    while len(opened) < 200 and (len(opened) < 12 or len(_reached(server)) < WORKERS):
+        opened.append(server.client())
+        opened[-1].get("/health")
+    assert len(_reached(server)) == WORKERS
+    yield opened
+    for client in opened:
+        client.close()
+
+
+def _reached(server: LiveServer) -> set[int]:
+    """The workers that hold a connection of ours."""
+    return {
+        worker.pid
+        for worker in server.workers
+        if any(found.status == "ESTABLISHED" and found.laddr.port == server.port for found in worker.net_connections("tcp"))
+    }

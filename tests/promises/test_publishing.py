@@ -3,38 +3,9 @@
 import time
 
 import httpx2
-import pytest
 
 from agents.versions.publishing import roll_back
 from tests.factories import make_version
-
-WORKERS = 3
-
-
-@pytest.fixture
-def clients(start_server):
-    """Keep-alive connections, at least one to each of three workers."""
-    server = start_server(workers=WORKERS)
-    opened = []
-    while len(opened) < 200:
-        client = server.client()
-        client.get("/health")
-        opened.append(client)
-        if len(opened) >= 12 and len(reached(server)) == WORKERS:
-            break
-    assert len(reached(server)) == WORKERS
-    yield opened
-    for client in opened:
-        client.close()
-
-
-def reached(server):
-    """The workers that hold a connection of ours."""
-    return {
-        worker.pid
-        for worker in server.workers
-        if any(found.status == "ESTABLISHED" and found.laddr.port == server.port for found in worker.net_connections("tcp"))
-    }
 
 
 def versions(clients, agent):

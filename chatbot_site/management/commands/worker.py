@@ -8,14 +8,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from agents.chat.facts import read_facts
 from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
-from memory.api import keep_remembering, keep_summarising, keep_tidy
+from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
 from observability.outbound import close_transports
 
 
 class Command(BaseCommand):
-    help = "Remembers finished turns, summarises long conversations, forgets what agents do not keep. Any number of these may run."
+    help = "Remembers finished turns, reads facts, summarises long conversations, forgets what agents do not keep. Any number may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(_work())
@@ -28,6 +29,7 @@ async def _work() -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_remembering(stopping))
+            group.create_task(keep_reading_facts(stopping, read_facts))
             group.create_task(keep_summarising(stopping, summarise))
             group.create_task(keep_tidy(stopping, list_policies))
     finally:

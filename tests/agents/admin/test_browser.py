@@ -60,6 +60,23 @@ def change_path(agent: Agent) -> str:
     return f"/admin/agents/agent/{agent.pk}/change/"
 
 
+def test_what_needs_long_term_memory_shows_where_that_is_on(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    days = page.get_by_label("Forget memories after (days)")
+    expect(days).to_be_hidden()
+    expect(page.get_by_label("Delete conversations after (days)")).to_be_visible()
+    page.get_by_label("Long-term memory").check()
+    days.fill("99999")
+    page.get_by_label("Long-term memory").uncheck()
+    expect(days).to_be_hidden()
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("Enter at most 36500.", exact=True)).to_be_visible()
+    days.fill("90")
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
+    assert draft_of(agent).memory_days == 90
+
+
 def test_edit_publish_and_roll_back(agent: Agent, open_as: Callable[..., Page]) -> None:
     page = open_as("editor", change_path(agent))
     prompt = page.get_by_label("Instructions (system prompt)")

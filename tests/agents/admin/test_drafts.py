@@ -58,6 +58,38 @@ def test_fallbacks_are_kept_in_order_and_empty_rows_left_out(editor: Client, for
     assert list(stored) == [(1, other.pk, "big"), (2, None, ""), (3, other.pk, "small")]
 
 
+def test_settings_of_memory_and_conversations_are_saved(editor: Client, form_of: FormOf) -> None:
+    agent, provider = make_agent(), make_provider()
+    changed = {"memory_enabled": "on", "memory_threshold": "7.5", "memory_cap": "0", "memory_days": "90", "facts_by_model": "on"}
+    changed |= {
+        "knowledge": " handbook, prices,handbook ",
+        "summaries": "on",
+        "summary_provider": str(provider.pk),
+        "conversation_days": "30",
+    }
+    assert editor.post(address(agent), form_of(agent, **changed)).status_code == 302
+    draft = draft_of(agent)
+    assert (draft.memory_threshold, draft.memory_cap, draft.memory_days, draft.conversation_days) == (7.5, 0, 90, 30)
+    assert (draft.knowledge, draft.facts_by_model, draft.summaries) == (["handbook", "prices"], True, True)
+    assert draft.summary_provider == provider
+    again = form_of(agent, memory_enabled="on", facts_by_model="on", summaries="on")
+    assert "is as it was" in editor.post(address(agent), again, follow=True).content.decode()
+
+
+def test_both_changed_the_shared_knowledge_shows_both(editor: Client, form_of: FormOf) -> None:
+    agent = make_agent(knowledge=["handbook"])
+    form = form_of(agent, knowledge="handbook, prices")
+    draft = start_draft(agent, author=make_user(role="editor"))
+    draft.knowledge = []
+    draft.summary_provider = make_provider()
+    draft.save()
+    response = editor.post(address(agent), form)
+    assert response.status_code == 409
+    [clash] = response.context["conflict"].clashes
+    assert (clash.label, clash.theirs, clash.mine) == ("shared knowledge", "empty", "handbook, prices")
+    assert response.context["conflict"].taken_over == ["provider for summaries and facts"]
+
+
 @pytest.mark.parametrize(
     ("changed", "remedy"),
     [
@@ -69,6 +101,12 @@ def test_fallbacks_are_kept_in_order_and_empty_rows_left_out(editor: Client, for
         ({"max_output_tokens": "many"}, "whole number"),
         ({"provider": "987654"}, "valid choice"),
         ({"memory_enabled": "on", "memory_budget_tokens": "99999"}, "Choose less than"),
+        ({"memory_threshold": "41"}, "Enter at most 40.0."),
+        ({"memory_threshold": "nan"}, "Enter a number"),
+        ({"memory_days": "-1"}, "Enter at least 0."),
+        ({"conversation_days": "36501"}, "Enter at most 36500."),
+        ({"knowledge": "handbook, Not A Name"}, "“Not A Name” is no name of a collection. Use 1 to 63 lower-case letters"),
+        ({"knowledge": ",".join(f"k{number}" for number in range(21))}, "20"),
         ({"fallbacks": [("", "lonely-model")]}, "Choose who runs this model"),
         ({"fallbacks": [("default", "")] * 6}, "at most 5"),
         ({"system_prompt": "a\x00b"}, "Null characters are not allowed"),

@@ -12,8 +12,8 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
 from agents.models import Agent, AgentVersion, Provider, Publication
-from memory.models import Conversation, Subject, Turn, TurnState
-from tests.factories import make_agent, make_provider, make_user, make_version
+from memory.models import Conversation, Erasure, MemoryOwner, Subject, Turn, TurnState, UpkeepRun
+from tests.factories import make_agent, make_key, make_passage, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
 EVERYBODY = {"admin:login", "admin:logout", "admin:jsi18n"}
@@ -26,6 +26,9 @@ AGENT_READING = {
     "admin:agents_agent_export",
     "admin:agents_agent_versions",
     "admin:agents_agent_version",
+    "admin:agents_agent_memory",
+    "admin:agents_agent_recall",
+    "admin:agents_agent_named",
 }
 AGENT_WRITING = {
     "admin:agents_agent_add",
@@ -37,25 +40,43 @@ AGENT_WRITING = {
     "admin:agents_agent_make_live",
     "admin:agents_agent_try",
 }
+# Of a shared collection; tests/memory/admin asks for those of a person.
+KNOWLEDGE_READING = {f"admin:memory_memoryowner_{page}" for page in ("changelist", "change", "history")}
+KNOWLEDGE_WRITING = {"admin:agents_agent_begin_own"} | {
+    f"admin:memory_memoryowner_{page}"
+    for page in ("add", "delete", "delete_collection", "add_memory", "forget_all", "correct", "pin", "forget")
+}
 PROVIDER = {
     "admin:agents_provider_changelist",
     "admin:agents_provider_add",
     "admin:agents_provider_change",
     "admin:agents_provider_history",
 }
-READ_ONLY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("changelist", "change", "history")}
-PEOPLE_READING = {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("changelist", "change", "history")}
-SUPERUSER_ONLY = {"admin:agents_provider_delete", "admin:auth_user_password_change"} | {
-    f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")
+KEYS = {f"admin:agents_{model}_{page}" for model in ("apikey", "keyowner") for page in ("changelist", "add", "change", "history")} | {
+    "admin:agents_apikey_rotate",
+    "admin:agents_apikey_revoke",
 }
-NOBODY = {f"admin:memory_{model}_{page}" for model in ("conversation", "turn") for page in ("add", "delete")}
+LOOKED_AT = ("conversation", "turn", "subject", "erasure", "upkeeprun")
+READ_ONLY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("changelist", "change", "history")}
+PEOPLE_WRITING = {"admin:memory_subject_erase"}
+PEOPLE_READING = {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("changelist", "change", "history")}
+SUPERUSER_ONLY = {
+    "admin:agents_provider_delete",
+    "admin:agents_apikey_delete",
+    "admin:agents_keyowner_delete",
+    "admin:auth_user_password_change",
+} | {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")}
+NOBODY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")}
 # Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
 ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
 
+EDITING = AGENT_WRITING | KNOWLEDGE_WRITING
+READING = STAFF | AGENT_READING | KNOWLEDGE_READING
+OPERATING = READING | PROVIDER | KEYS | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
 ALLOWED = {
-    "editor": STAFF | AGENT_READING | AGENT_WRITING,
-    "operator": STAFF | AGENT_READING | PROVIDER | READ_ONLY | PEOPLE_READING,
-    "superuser": STAFF | AGENT_READING | AGENT_WRITING | PROVIDER | READ_ONLY | PEOPLE_READING | SUPERUSER_ONLY,
+    "editor": READING | EDITING,
+    "operator": OPERATING,
+    "superuser": OPERATING | EDITING | SUPERUSER_ONLY,
     "": set(),
     None: set(),
 }
@@ -89,12 +110,20 @@ def addresses(db: None) -> dict[str, str]:
         reply="Hello", created_at=now, deadline_at=now + timezone.timedelta(minutes=1), finished_at=now,
     )  # fmt: skip
     ids = {"agents_agent": agent.pk, "agents_provider": provider.pk, "memory_conversation": conversation.pk, "memory_turn": turn.pk}
+    key = make_key(agent).key
+    ids |= {"agents_apikey": key.pk, "agents_keyowner": key.owner_id}
     ids |= {"auth_user": person.pk, "auth_group": person.groups.get().pk}
+    collection = MemoryOwner.objects.create(kind="shared", collection="prices")
+    erasure = Erasure.objects.create(id=uuid.uuid4(), actor="admin:anna", counts={"memories": 2}, erased_at=now, took_ms=5)
+    run = UpkeepRun.objects.create(actor="the worker", started_at=now)
+    ids |= {"memory_memoryowner": collection.pk, "memory_subject": conversation.subject_id}
+    ids |= {"memory_erasure": erasure.pk, "memory_upkeeprun": run.pk}
+    passage = make_passage(collection, "Tea costs 2 euros.")
     found = {}
     for route in ROUTES:
         name = route.removeprefix("admin:")
         model = next((model for model in ids if name.startswith(model)), "")
-        for args in ((), (ids.get(model),), (ids.get(model), 1), (ids.get("agents_agent"), ids.get("agents_agent")), ("agents",)):
+        for args in ((), (ids.get(model),), (ids.get(model), passage if model == "memory_memoryowner" else 1), (agent.slug, "memory")):
             try:
                 found[route] = reverse(route, args=args)
                 break
@@ -143,12 +172,18 @@ def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Clien
     assert list(Provider.objects.values()) == before
 
 
+EVERY_PAGE = [
+    *("Overview", "Agents", "Providers", "API keys", "Key owners", "Conversations", "Turns", "Upkeep"),
+    *("People", "Shared knowledge", "Erasures", "Users", "Groups"),
+]
+
+
 @pytest.mark.parametrize(
     ("role", "titles"),
     [
-        ("editor", ["Overview", "Agents"]),
-        ("operator", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
-        ("superuser", ["Overview", "Agents", "Providers", "Conversations", "Turns", "Users", "Groups"]),
+        ("editor", ["Overview", "Agents", "Shared knowledge"]),
+        ("operator", EVERY_PAGE),
+        ("superuser", EVERY_PAGE),
     ],
 )
 def test_sidebar_shows_what_the_role_may_see(role: str, titles: list[str], sign_in: Callable[..., Client]) -> None:
@@ -185,7 +220,8 @@ def test_unknown_agents_are_not_found(path: str, editor: Client) -> None:
 @pytest.mark.parametrize("path", ["999999", "abc", "-1", "99999999999999999999", "\u00b2", "%00"])
 def test_unknown_rows_are_no_server_errors(path: str, sign_in: Callable[..., Client]) -> None:
     client = sign_in("superuser")
-    for model in ("agents/provider", "memory/conversation", "memory/turn", "auth/user"):
+    looked_at = [f"memory/{model}" for model in (*LOOKED_AT, "memoryowner")]
+    for model in ("agents/provider", "agents/apikey", "agents/keyowner", "auth/user", *looked_at):
         for page in ("change", "delete", "history"):
             assert client.get(f"/admin/{model}/{path}/{page}/").status_code in (302, 403, 404), (model, page)
 

@@ -107,7 +107,7 @@ def test_what_needs_a_key_is_a_401(make_chat_agent, upstream, ask, problem, fiel
 
 
 @pytest.mark.parametrize("value", ["Bearer sk-1", "Bearer", "Basic YTpi", "'\"", "Bearer " + "x" * 6_000])
-def test_any_key_is_a_401_while_there_are_none(make_chat_agent, upstream, ask, problem, value):
+def test_what_is_no_key_is_a_401(make_chat_agent, upstream, ask, problem, value):
     problem(ask(make_chat_agent(upstream), headers={"Authorization": value}), 401)
 
 

@@ -29,6 +29,17 @@ def test_each_changed_field_is_named_in_the_words_of_the_form(db: None) -> None:
     assert changes["memory_enabled"].label == "Long-term memory"
 
 
+def test_collections_and_models_for_summaries_are_compared(db: None) -> None:
+    agent, provider = make_agent(knowledge=["handbook"]), make_provider()
+    new = make_version(agent, knowledge=["handbook", "prices"], summary_provider=provider, summary_model="small")
+    changes = {change.field: (change.old, change.new) for change in compare(agent.versions.get(number=1), new)}
+    assert changes == {
+        "knowledge": ("handbook", "handbook, prices"),
+        "summary_provider": ("default", provider.slug),
+        "summary_model": ("default", "small"),
+    }
+
+
 def test_fallbacks_are_compared_in_order(db: None) -> None:
     agent, spare = make_agent(), make_provider()
     old = agent.live_version

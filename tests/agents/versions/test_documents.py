@@ -65,7 +65,16 @@ documents = st.builds(
         scope=st.sampled_from(["session", "user"]),
         limit=st.integers(0, 50),
         budget_tokens=st.integers(0, 100_000),
+        threshold=st.floats(0, 40, allow_nan=False),
+        cap=st.integers(0, 10_000_000),
+        days=st.integers(0, 36_500),
     ),
+    knowledge=st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), max_size=3),
+    facts_by_model=st.booleans(),
+    summaries=st.booleans(),
+    summary_provider=st.sampled_from(["", PROVIDER]),
+    summary_model=texts,
+    conversation_days=st.integers(0, 36_500),
     reply_cache_s=st.integers(0, 30 * 86_400),
     note=texts,
 )
@@ -115,6 +124,8 @@ def test_absent_fields_have_the_forms_defaults() -> None:
     version = AgentVersion()
     assert (document.max_output_tokens, document.reply_cache_s) == (version.max_output_tokens, version.reply_cache_s)
     assert (document.memory.scope, document.access, document.active) == ("user", "public", True)
+    assert (document.memory.threshold, document.memory.cap, document.memory.days) == (version.memory_threshold, 5000, 0)
+    assert (document.knowledge, document.summaries, document.facts_by_model, document.conversation_days) == ([], False, False, 0)
 
 
 def document(**fields: Any) -> str:
@@ -149,6 +160,15 @@ def document(**fields: Any) -> str:
         (document(reply_cache_s=-1), "reply_cache_s", "at least 0"),
         (document(memory={"limit": 51}), "memory.limit", "at most 50"),
         (document(memory={"scope": "world"}), "memory.scope", "Write session or user"),
+        (document(memory={"threshold": 40.1}), "memory.threshold", "at most 40"),
+        (document(memory={"cap": -1}), "memory.cap", "at least 0"),
+        (document(memory={"days": 36_501}), "memory.days", "at most 36500"),
+        (document(conversation_days=36_501), "conversation_days", "at most 36500"),
+        (document(knowledge="handbook"), "knowledge", "Write a list"),
+        (document(knowledge=[5]), "knowledge.1", "put it in quotes"),
+        (document(knowledge=["handbook", "Not A Name"]), "knowledge", "Name 2: Use 1 to 63 lower-case letters"),
+        (document(knowledge=["a"] * 21), "knowledge", "20"),
+        (document(summary_model="x" * 201), "summary_model", "200"),
         (document(memory=None), "memory", "Write fields under it"),
         (document(access="nobody"), "access", "Write public or key"),
         (document(slug="Not A Slug"), "slug", "lower-case"),

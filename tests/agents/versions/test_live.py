@@ -176,6 +176,24 @@ def test_models_default_and_the_demo_is_never_a_fallback(db: None) -> None:
     assert load_live(make_agent(provider=demo).slug).is_demo
 
 
+def test_background_work_has_the_model_that_is_named_for_it_or_the_one_that_answers(db: None) -> None:
+    own, other = make_provider(default_model="large"), make_provider(default_model="tiny")
+    expected = [
+        ({}, (own.slug, "large")),
+        ({"summary_model": "small"}, (own.slug, "small")),
+        ({"summary_provider": other}, (other.slug, "tiny")),
+        ({"summary_provider": other, "summary_model": "small"}, (other.slug, "small")),
+    ]
+    for fields, (provider, model) in expected:
+        [choice] = load_live(make_agent(provider=own, **fields).slug).background
+        assert (choice.provider.slug, choice.model) == (provider, model)
+
+
+def test_what_chat_needs_of_memory_is_in_the_snapshot(db: None) -> None:
+    found = load_live(make_agent(memory_threshold=7.5, knowledge=["handbook", "prices"], summaries=True, facts_by_model=True).slug)
+    assert (found.memory_threshold, found.knowledge, found.summaries, found.facts_by_model) == (7.5, ("handbook", "prices"), True, True)
+
+
 def test_without_any_provider_there_is_no_choice(db: None) -> None:
     agent = make_agent(provider=make_provider())
     Provider.objects.update(is_default=False)
@@ -183,3 +201,4 @@ def test_without_any_provider_there_is_no_choice(db: None) -> None:
     assert version is not None
     version.provider = None
     assert live.snapshot_of(agent, version).choices == ()
+    assert live.snapshot_of(agent, version).background == ()

@@ -124,6 +124,11 @@ def test_a_discarded_draft_is_not_published(db: None) -> None:
         (lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(provider=None), "provider", "Choose a provider"),
         (lambda draft: Provider.objects.filter(pk=draft.provider_id).update(default_model=""), "model", "Name a model"),
         (
+            lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(summary_provider=make_provider(default_model="")),
+            "summary_model",
+            "Name a model for summaries",
+        ),
+        (
             lambda draft: write_fallbacks(draft, fallbacks=[(make_provider(default_model="").pk, "")]),
             "fallbacks",
             "Fallback 1 needs a model",

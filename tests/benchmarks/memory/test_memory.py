@@ -100,3 +100,22 @@ def test_the_command_measures_the_servers_own_recall(file, tmp_path, server_envi
     assert set(figures["baselines"]) == {"bm25", "vectors", "rrf"}
     assert all(set(NAMES) == set(row) for row in figures["baselines"].values())
     assert "this server, 3 questions" in result.stdout
+
+
+def test_the_command_measures_how_long_recall_takes_as_memory_grows(tmp_path, server_environment):
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", "--scale", "--rows", "1000", "--json", str(tmp_path / "figures.json")],
+        cwd=PROJECT_DIR,
+        env=os.environ | server_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    [stage] = figures["stages"]
+    assert 1000 <= stage["vectors"] < 1500
+    assert stage["stored_per_s"] > 0
+    assert set(stage["recall_ms"]) == {"200"}
+    assert 0 < figures["embedding_ms"]["p50"] < stage["recall_ms"]["200"]["p95"]
+    assert "owner of 200" in result.stdout
