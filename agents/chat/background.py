@@ -45,19 +45,14 @@ class Completion:
     is_estimated: bool = False
 
 
-async def complete(agent: str, *, kind: AttemptKind, messages: list[Message], max_output_tokens: int) -> Completion:
-    """Return what the model for background work of the live version of `agent` (a slug) answers to `messages`.
+async def complete_with(answering: Answering, *, kind: AttemptKind, messages: list[Message], max_output_tokens: int) -> Completion:
+    """Return what the model for background work of a version answers to `messages`.
 
     Raises:
-        AgentNotFound: no such agent, or it is switched off or never published.
         NoModel: none is set up.
         UpstreamFailed: it did not answer, broke off, or wrote nothing.
+        BudgetSpent, BudgetBusy, PriceUnknown: a budget refuses the call.
     """
-    return await complete_with(await live_versions.find(agent), kind=kind, messages=messages, max_output_tokens=max_output_tokens)
-
-
-async def complete_with(answering: Answering, *, kind: AttemptKind, messages: list[Message], max_output_tokens: int) -> Completion:
-    """The same for a version that is at hand. The call is in the ledger, and budgets may refuse it."""
     if not answering.background:
         raise NoModel
     meter = await _meter(answering, kind=kind, max_output_tokens=max_output_tokens)
