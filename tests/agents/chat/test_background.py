@@ -14,7 +14,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from agents.chat.background import complete, dialogue, enclose
+from agents.chat.background import complete_with, dialogue, enclose, live_version_of
 from agents.chat.prompt import count_prompt_tokens
 from agents.chat.summaries import SUMMARY_TOKENS, summarise
 from agents.models import Agent
@@ -23,6 +23,7 @@ from agents.providers.wire import _endpoint, _transport
 from memory.models import Conversation, Summary, Turn
 from memory.summaries import summarise_due
 from memory.turns import PastTurn
+from observability.api import AttemptKind
 from observability.outbound import close_transports
 from tests.factories import make_provider, make_version, unique
 from tests.live_server import LiveServer
@@ -215,7 +216,13 @@ def test_nobody_answers_for_an_agent_that_is_gone(upstream: Upstream, make_chat_
     agent = make_chat_agent(upstream)
     upstream.script(Refusal(400))
     with pytest.raises(UpstreamFailed):
-        run(complete(agent.slug, messages=[{"role": "user", "content": "Hi"}], max_output_tokens=5))
+        run(ask(agent.slug))
+
+
+async def ask(agent: str) -> None:
+    answering = await live_version_of(agent)
+    assert answering is not None
+    await complete_with(answering, kind=AttemptKind.SUMMARY, messages=[{"role": "user", "content": "Hi"}], max_output_tokens=5)
 
 
 @pytest.fixture
