@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from memory import erasing
 from memory.elsewhere import register_eraser, unregister_eraser
+from memory.embedders import cache
 from memory.embedders.client import EmbeddingModel
 from memory.erasing import erase, erase_user
 from memory.features import features_of
@@ -179,6 +180,7 @@ def test_everything_of_a_person_goes_and_nothing_of_anybody_else(person):
     assert Subject.objects.filter(pk=other.pk).exists()
     assert receipt.counts == {
         "conversations": 4, "turns": 4, "summaries": 1, "memories": 10, "vectors": 10, "words": receipt.counts["words"], "recalled": 3,
+        "cached_vectors": 0,
     }  # fmt: skip
     assert receipt.counts["words"] >= 10
 
@@ -390,3 +392,22 @@ def test_a_store_that_fails_stands_in_the_receipt_as_pending_until_it_forgot(per
     finally:
         unregister_eraser("cache")
     assert len(tries) == 5
+
+
+def test_vectors_of_what_was_said_leave_the_cache(person, embedder, settings):
+    settings.EMBEDDING_CACHE_S = 3600
+    fruit = unique("fruit")
+    subject = person(says=f"I like {fruit}, Ada")
+    MemoryOwner.objects.filter(subject=subject, agent="companion").update(user_name="Ada", agent_name="Bo")
+    vector = [1.0] + [0.0] * 383
+    theirs = dict.fromkeys([f"I like {fruit}, Ada.", f"I like {fruit}.", f"I like {fruit}, I."], vector)
+    others = {unique("Somebody else's"): vector}
+
+    async def kept():
+        return set(await cache.fetch([*theirs, *others], model=embedder))
+
+    cache.keep(theirs | others, model=embedder, seconds=60)
+    eventually(lambda: run(kept()) == {*theirs, *others}, what="the vectors are in the cache")
+    receipt = run(erase(subject.pk, actor="key abc"))
+    assert receipt.counts["cached_vectors"] == len(theirs)
+    assert run(kept()) == set(others)
