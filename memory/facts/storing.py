@@ -67,6 +67,7 @@ def _store(facts: Sequence[NewPassage], *, model: EmbeddingModel | None) -> int:
 def _corrected_by(correction: NewPassage) -> str:
     """Return the attribute of the newest fact that has the wrong value; "" where none has."""
     wrong = read_as(CORRECTION, correction.text).corrects
+    act_for([correction.owner_id])  # others' facts may have been stored last
     with connection.cursor() as cursor:
         cursor.execute(_HELD, [correction.owner_id, correction.said_at])
         held = [read_as(attribute, text) for attribute, text in cursor.fetchall()]

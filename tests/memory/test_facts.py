@@ -388,10 +388,19 @@ def test_a_correction_is_of_what_was_told_before(stored, finish):
         ("name", "No, it's Grete, not Greta."),
         ("home", "Not Berlin but Hamburg!"),
     ]
-    stored()
     last = finish("I live in Ulm.", subject=person)
     stored()
     assert [fact.text for fact in facts(third, last, valid=True)] == ["I live in Ulm."]
+
+
+def test_corrections_of_several_people_at_once(stored, finish):
+    people = [unique("person") for _ in range(3)]
+    for person in people:
+        finish("I live in Berlin.", subject=person)
+    stored()
+    turns = [finish("Not Berlin but Hamburg!", subject=person) for person in people]
+    stored()
+    assert [fact.attribute for fact in facts(*turns, valid=True)] == ["home"] * 3
 
 
 def test_nothing_is_stored_twice(stored, finish):
