@@ -7,6 +7,9 @@ class MemoryConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers the system checks
+        from .cached_vectors import forget_cached_vectors
+        from .elsewhere import register_eraser
         from .health import register_memory_checks
 
         register_memory_checks()
+        register_eraser("cached_vectors", forget_cached_vectors)

@@ -12,13 +12,14 @@ from typing import Final
 
 from django.db import connection
 
-from memory.embedders.client import EmbeddingFailed, EmbeddingModel, Vector, embed, embedding_model
+from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.facts.patterns import CORRECTION
 from memory.facts.rules import statements_in
 from memory.facts.settling import fill_user_names, settle
 from memory.features import PassageFeatures, features_of
 from memory.isolation import acting_for
 from memory.models import MemoryOwner, Origin, OwnerKind, Passage, Speaker
-from memory.spaces import WrongSpace, check_space, space_for
+from memory.spaces import WrongSpace, model_in_use, space_for
 from memory.storing import WINDOW, NewPassage, content_hash, store_alone
 from memory.words import words
 from observability.api import run_burst
@@ -143,18 +144,19 @@ async def _embedded(owner_id: int, text: str) -> _Text:
     text, said_at = _checked(text), datetime.now(UTC)
     names = await run_burst(_names, owner_id)
     features = features_of(text, said_on=said_at.date(), names=names)
-    model = embedding_model()
+    try:
+        model = await run_burst(model_in_use)
+    except WrongSpace as error:
+        raise Unavailable(f"Nothing was stored. {error}") from error
     if model is None:
         raise Unavailable("Nothing was stored: there is nothing to embed it with. Set EMBEDDING_BASE_URL, OPENAI_API_KEY or EMBEDDER_URL.")
     try:
-        await run_burst(check_space, model)
-        vectors = await embed([sentence.text for sentence in features.sentences], model=model, timeout_s=_EMBED_S)
+        texts = [sentence.text for sentence in features.sentences]
+        vectors = await embed(texts, model=model, timeout_s=_EMBED_S, cache_s=RETRY_CACHE_S)
     except EmbeddingFailed as error:
         if not error.is_final:
             raise Unavailable("Nothing was stored: the embedding model did not answer. Try again.") from error
         vectors = []  # this text never will be embedded: its words must do
-    except WrongSpace as error:
-        raise Unavailable(f"Nothing was stored. {error}") from error
     return _Text(text, said_at, features, tuple(vectors), model)
 
 
@@ -258,5 +260,5 @@ def _store(owner_id: int, new: _Text, *, author: str, attribute: str, speaker: S
 
 def _attribute_of(text: str) -> str:
     """Return what a person's own words are about; "" where that is not plain, or several things."""
-    attributes = {statement.attribute for statement in statements_in(text)}
+    attributes = {statement.attribute for statement in statements_in(text)} - {CORRECTION}
     return attributes.pop() if len(attributes) == 1 else ""

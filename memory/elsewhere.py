@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 PENDING: Final = "pending"
 """What a receipt says of a store that has not confirmed yet."""
-DEADLINE_S: Final = 5.0
+DEADLINE_S: Final = 10.0
 """How long a store may take each time."""
 _PAUSES_S: Final = (0.2, 1.0)
 _LATER_PAUSES_S: Final = (5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
@@ -35,6 +35,7 @@ class SubjectErased:
         owner_ids: whose memories are gone: ids of `memory_owner`.
         sessions: agents and session ids of their conversations.
         turn_ids: their turns' ids, the API's message ids.
+        names: what the person and the agents called each other.
         texts: what they said and were told, and what was remembered of it, word by word.
     """
 
@@ -43,6 +44,7 @@ class SubjectErased:
     owner_ids: tuple[int, ...] = ()
     sessions: tuple[tuple[str, str], ...] = ()
     turn_ids: tuple[UUID, ...] = ()
+    names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
 

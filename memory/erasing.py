@@ -51,7 +51,7 @@ _DELETE_TURNS: Final = """
     WHERE conversation.id = memory_turn.conversation_id AND conversation.subject_id = %s
     RETURNING memory_turn.id, message, reply
 """
-_DELETE_OWNERS: Final = "DELETE FROM memory_owner WHERE subject_id = %s"
+_DELETE_OWNERS: Final = "DELETE FROM memory_owner WHERE subject_id = %s RETURNING user_name, agent_name"
 _DELETE_CONVERSATIONS: Final = "DELETE FROM memory_conversation WHERE subject_id = %s RETURNING agent, session_id"
 _DELETE_SUBJECT: Final = "DELETE FROM memory_subject WHERE id = %s"
 KINDS: Final = ("conversations", "turns", "summaries", "memories", "vectors", "words", "recalled")
@@ -65,6 +65,7 @@ class _Erased(Gone):
     owner_ids: tuple[int, ...] = ()
     sessions: tuple[tuple[str, str], ...] = ()
     turn_ids: tuple[UUID, ...] = ()
+    names: tuple[str, ...] = ()
     subject: tuple[str, str] | None = None
     receipt: Erasure | None = None
 
@@ -115,7 +116,13 @@ def _event(gone: _Erased, texts: Iterable[str]) -> SubjectErased | None:
         return None
     owner, name = gone.subject
     return SubjectErased(
-        owner=owner, name=name, owner_ids=gone.owner_ids, sessions=gone.sessions, turn_ids=gone.turn_ids, texts=tuple(texts)
+        owner=owner,
+        name=name,
+        owner_ids=gone.owner_ids,
+        sessions=gone.sessions,
+        turn_ids=gone.turn_ids,
+        names=gone.names,
+        texts=tuple(texts),
     )
 
 
@@ -162,6 +169,7 @@ def _delete_all(cursor: Any, subject_id: int | None, owner_ids: Sequence[int], g
     gone.texts.update((text, None) for _, message, reply in turns for text in (message, reply) if text)
     gone.turn_ids = tuple(id for id, _, _ in turns)
     cursor.execute(_DELETE_OWNERS, [subject_id])
+    gone.names = tuple({name for row in cursor.fetchall() for name in row if name})
     gone.owner_ids = tuple(owner_ids)
     cursor.execute(_DELETE_CONVERSATIONS, [subject_id])
     gone.sessions = tuple(cursor.fetchall())

@@ -33,12 +33,14 @@ _TABLES: Final = (
     ("recalled", {"table": "memory_recalled", "order": "", "text": "NULL"}),
     ("memories", {"table": "memory_passage", "order": "ORDER BY source_id", "text": "text"}),
 )
-# Those that wait to be remembered, and those that run, were said before.
+# What waits to be remembered, or to be read by a model, was said before; so was what is being answered.
 _STOP_WAITING: Final = """
-    UPDATE memory_turn turn SET remembered_at = clock_timestamp()
+    UPDATE memory_turn turn
+    SET remembered_at = CASE WHEN turn.remember THEN coalesce(turn.remembered_at, clock_timestamp()) END, facts_due_at = NULL
     FROM memory_conversation conversation
     JOIN memory_owner owner ON owner.subject_id = conversation.subject_id AND owner.agent = conversation.agent
-    WHERE owner.id = %s AND turn.conversation_id = conversation.id AND turn.remember AND turn.remembered_at IS NULL
+    WHERE owner.id = %s AND turn.conversation_id = conversation.id
+      AND ((turn.remember AND turn.remembered_at IS NULL) OR turn.facts_due_at IS NOT NULL)
 """
 
 

@@ -104,7 +104,7 @@ def read_question(question: str, *, voices: Voices, today: date) -> Asked:
                 continue
             spoken_of.append(days)
     return Asked(
-        to_embed=_in_first_person(question, voices.names),
+        to_embed=in_first_person(question, voices.names),
         terms=tuple(sorted(set(terms(strip_names(question, voices.names))))),
         speaker=speaker_asked(question, voices=voices),
         forms=forms_asked(question),
@@ -148,7 +148,7 @@ def speaker_asked(question: str, *, voices: Voices) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _in_first_person(question: str, names: Iterable[str]) -> str:
+def in_first_person(question: str, names: Iterable[str]) -> str:
     """Passages speak of their speaker as `I`: "When did Ava paint her room?" is closer to them as "When did I paint her room?"."""
     for name in names:
         question = re.sub(rf"\b{re.escape(name)}(?:'s|’s)", "my", question)  # noqa: RUF001 - the typographic apostrophe

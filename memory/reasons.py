@@ -32,8 +32,8 @@ class Reason:
 def draw_reasons(contributions: Mapping[str, float]) -> list[Reason]:
     """Lay out the bars of one memory's score, the largest part first; what added nothing is left out."""
     telling = {name: value for name, value in contributions.items() if abs(value) >= _NOTHING}
-    least = min(0.0, min(telling.values(), default=0.0))
-    span = max(max(telling.values(), default=0.0) - least, _NOTHING)
+    least, most = min([0.0, *telling.values()]), max([0.0, *telling.values()])
+    span = max(most - least, _NOTHING)
     zero = -least / span * WIDTH
     return [
         Reason(

@@ -33,7 +33,7 @@ from observability.api import run_burst
 log = structlog.get_logger(__name__)
 
 # What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
-_QUESTION_CHARS: Final = 2000
+QUESTION_CHARS: Final = 2000
 # A greeting or thanks needs no memory; "Who am I?" has no more telling words than they have, but asks.
 _ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNORECASE)
 # How many of the best passages are weighed against each other for the token budget.
@@ -153,7 +153,7 @@ async def rank_passages(question: str, *, sources: Sources, not_turns: Sequence[
         TooSlow: the database took longer than MEMORY_DEADLINE_MS.
         django.db.Error: it did not answer.
     """
-    asked = read_question(question[:_QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
+    asked = read_question(question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
     [embedding] = await embed([asked.to_embed], model=sources.model)
     return await run_burst(_rank_in_time, asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)
 

@@ -68,8 +68,7 @@ def space_for(model: EmbeddingModel, *, dimensions: int) -> EmbeddingSpace:
     Raises:
         WrongSpace: another one is in use.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_SHARE, [_LOCK_KEY])
+    share_spaces()
     check_space(model)
     space = active_space()
     if space is None:
@@ -81,6 +80,12 @@ def space_for(model: EmbeddingModel, *, dimensions: int) -> EmbeddingSpace:
             f"Memories are embedded by {space}, and {model.name} now gives {dimensions} dimensions. Correct EMBEDDING_DIMENSIONS."
         )
     return space
+
+
+def share_spaces() -> None:
+    """Until the transaction ends, let no other space come into use."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SHARE, [_LOCK_KEY])
 
 
 def hold_spaces() -> None:

@@ -24,7 +24,7 @@ SESSION_GAP: Final = 10
 WINDOW: Final = 2
 """How many neighbours count on each side."""
 
-_LOCK_OWNERS: Final = "SELECT id FROM memory_owner WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
+_LOCK_OWNERS: Final = "SELECT id FROM memory_owner WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 # Those that another process remembered meanwhile are not remembered twice; those that are being deleted, not at all.
 _STILL_DUE: Final = "SELECT id FROM memory_turn WHERE id = ANY(%s) AND remembered_at IS NULL ORDER BY id FOR NO KEY UPDATE"
 # A new passage changes the windows of two before it, and theirs reach two further.

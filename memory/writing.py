@@ -20,7 +20,8 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.embedders.client import RETRY_CACHE_S, EmbeddingModel, Vector
+from memory.embedders.passages import embed_passages
 from memory.facts.rules import statements_in
 from memory.facts.storing import store_facts
 from memory.features import PassageFeatures, features_of
@@ -38,10 +39,6 @@ MAX_TURNS: Final = 64
 LEASE_S: Final = 90
 """How long other processes leave an owner to the one that embeds its turns."""
 _MAX_CHARS: Final = 200_000
-_EMBED_S: Final = 20.0
-# Where this is refused too, the settings are wrong and not the texts.
-_SURELY_FINE: Final = "Hello, world."
-_EMBED_PER_SENTENCE_S: Final = 0.2
 
 _DUE: Final = """
     FROM memory_turn turn
@@ -189,32 +186,12 @@ def _features(turn: DueTurn, text: str) -> PassageFeatures:
 
 async def _embed(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
     """Return the vectors of each draft's sentences; none for a draft that the embedder will never take."""
-    try:
-        return await _embed_together(drafts, model)
-    except EmbeddingFailed as error:
-        if not error.is_final:
-            raise
-    try:
-        await embed([_SURELY_FINE], model=model, cache_s=0)  # asked anew: it is the embedder that is to be tried
-    except EmbeddingFailed as error:
-        raise EmbeddingFailed(f"whatever is sent is refused: {error}") from error
-    found: list[list[Vector]] = []
-    for draft in drafts:
-        try:
-            found += await _embed_together([draft], model)
-        except EmbeddingFailed as error:
-            if not error.is_final:
-                raise
-            log.error("passage remembered by its words alone", turn=str(draft.turn.id), reason=str(error))
-            found.append([])
-    return found
-
-
-async def _embed_together(drafts: Sequence[_Draft], model: EmbeddingModel) -> list[list[Vector]]:
-    texts = [sentence.text for draft in drafts for sentence in draft.features.sentences]
-    timeout_s = _EMBED_S + _EMBED_PER_SENTENCE_S * len(texts)
-    vectors = iter(await embed(texts, model=model, timeout_s=timeout_s, cache_s=RETRY_CACHE_S))
-    return [[next(vectors) for _ in draft.features.sentences] for draft in drafts]
+    sentences = [[sentence.text for sentence in draft.features.sentences] for draft in drafts]
+    found = await embed_passages(sentences, model=model, cache_s=RETRY_CACHE_S)
+    for draft, vectors in zip(drafts, found, strict=True):
+        if vectors is None:
+            log.error("passage remembered by its words alone", turn=str(draft.turn.id))
+    return [vectors or [] for vectors in found]
 
 
 def _passage(draft: _Draft, vectors: Sequence[Vector]) -> NewPassage:

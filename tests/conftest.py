@@ -171,6 +171,8 @@ def make_chat_agent(live_db: None) -> Callable[..., Any]:
         published: bool = True,
         **fields: Any,
     ) -> Any:
+        # Tests script each answer; those of the reply cache ask for one.
+        fields = {"reply_cache_s": 0, **fields}
         agent = make_agent(published=False, provider=make_provider(base_url=upstream.base_url, **(provider or {})), **fields)
         draft = draft_of(agent)
         assert draft is not None

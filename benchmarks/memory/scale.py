@@ -23,7 +23,7 @@ from .generated import Generator
 OWNERS: Final = (200, 2_000, 10_000, 50_000)
 """How many vectors the people have whose recall is measured."""
 _SIZES: Final = (10_000, 100_000, 1_000_000)
-_LARGEST_SHARE: Final = 0.5
+_LARGEST_SHARE: Final = 0.6
 _QUESTIONS: Final = 200
 _WARMING: Final = 20
 _LIMIT: Final = 10

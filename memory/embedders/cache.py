@@ -76,8 +76,8 @@ async def forget_texts(texts: Sequence[str], *, models: Sequence[EmbeddingModel]
 
 
 def key_of(text: str, model: EmbeddingModel) -> str:
-    """Return where the vector of `text` is kept. Two servers of one model make the same vectors."""
-    parts = (model.name, str(model.dimensions or ""), text)
+    """Return where the vector of `text` is kept."""
+    parts = (model.base_url, model.name, str(model.dimensions or ""), text)
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -53,16 +53,23 @@ async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float
     try:
         async with asyncio.timeout(timeout_s):
             vectors = await cache.fetch(texts, model=model) if cache_s else {}
-            missing = [text for text in dict.fromkeys(texts) if text not in vectors]
-            for start in range(0, len(missing), _TEXTS_A_REQUEST):
-                asked = missing[start : start + _TEXTS_A_REQUEST]
-                new = dict(zip(asked, await _request(asked, model), strict=True))
-                if cache_s:
-                    cache.keep(new, model=model, seconds=cache_s)
-                vectors |= new
+            vectors |= await _make([text for text in dict.fromkeys(texts) if text not in vectors], model=model, cache_s=cache_s)
+            if len({len(vector) for vector in vectors.values()}) > 1:  # the server has another model by now, of the same name
+                vectors = await _make(list(dict.fromkeys(texts)), model=model, cache_s=cache_s)
             return [vectors[text] for text in texts]
     except TimeoutError:
         raise EmbeddingFailed(f"no answer within {timeout_s:g} s") from None
+
+
+async def _make(texts: Sequence[str], *, model: EmbeddingModel, cache_s: int) -> dict[str, Vector]:
+    vectors: dict[str, Vector] = {}
+    for start in range(0, len(texts), _TEXTS_A_REQUEST):
+        asked = texts[start : start + _TEXTS_A_REQUEST]
+        new = dict(zip(asked, await _request(asked, model), strict=True))
+        if cache_s:
+            cache.keep(new, model=model, seconds=cache_s)
+        vectors |= new
+    return vectors
 
 
 async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:

@@ -30,8 +30,12 @@ from memory.facts.vocabulary import (
     RELATIVE,
     SO,
     THING,
+    VALUE,
     WHICH_RELATIVE,
 )
+
+CORRECTION: Final = "correction"
+"""Of something that was told before, and that alone says what it is about: "No, Hamburg, not Berlin"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,4 +181,8 @@ _TASTE: Final = (
     _rule("preference", rf"(?i:I {SO}prefer) (?P<value>{CHOICE})"),
     _rule("preference", r"(?i:from now on,? (?:please )?|please )(?P<value>(?i:always|never) [a-z].{3,100})"),
 )
-RULES: Final = _WHO + _WHERE + _WORK + _FAMILY + _BODY + _TASTE
+_CORRECTIONS: Final = (
+    _rule(CORRECTION, rf"(?i:it's |it is |that's |make that )?(?P<value>{VALUE}), not (?P<wrong>{VALUE})"),
+    _rule(CORRECTION, rf"(?i:(?:it's |it is |that's )?not) (?P<wrong>{VALUE}),? but (?P<value>{VALUE})"),
+)
+RULES: Final = _WHO + _WHERE + _WORK + _FAMILY + _BODY + _TASTE + _CORRECTIONS

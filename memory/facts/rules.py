@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from memory.facts.patterns import RULES, Rule
+from memory.facts.patterns import CORRECTION, RULES, Rule
 from memory.words import is_question, sentences, words
 
 # Longer ones are pasted: somebody else's words, most likely.
@@ -64,12 +64,14 @@ class Statement:
         text: the words, to be read alone.
         value: what they say of it, normalised: "berlin", "not coffee".
         ends: they only end what was said before: "I no longer live in Berlin".
+        corrects: of a `CORRECTION`, the value that is wrong. What it is about stands in what was said before.
     """
 
     attribute: str
     text: str
     value: str = ""
     ends: bool = False
+    corrects: str = ""
 
 
 def statements_in(text: str) -> list[Statement]:
@@ -110,7 +112,7 @@ def _statement(rule: Rule, match: re.Match[str], clause: str) -> Statement:
     groups = {name: normalised(value) for name, value in match.groupdict().items() if value}
     attribute = rule.attribute.format(**groups)[:100]
     value = groups.get("value", "")
-    return Statement(attribute, clause, f"not {value}" if rule.denies else value, rule.ends)
+    return Statement(attribute, clause, f"not {value}" if rule.denies else value, rule.ends, groups.get("wrong", ""))
 
 
 def _plain(sentence: str) -> str:
@@ -139,8 +141,8 @@ def read_as(attribute: str, text: str) -> Statement:
     """Return the statement that a stored fact about `attribute` is: with its value, where a rule can tell it from the words."""
     plain = _plain(text).rstrip(" .!…")
     for rule in RULES:
-        if (match := rule.pattern.fullmatch(plain)) and (statement := _statement(rule, match, text)).attribute == attribute:
-            return statement
+        if (match := rule.pattern.fullmatch(plain)) and (statement := _statement(rule, match, text)).attribute in (attribute, CORRECTION):
+            return replace(statement, attribute=attribute)
     return Statement(attribute, text)
 
 

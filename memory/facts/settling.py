@@ -205,27 +205,33 @@ def _end(ended: Mapping[int, Ending]) -> None:
 
 def _end_sources(groups: Sequence[_Group]) -> None:
     """Make history of the passages that say nothing but what was contradicted since."""
-    refuted = _refuted(_load(groups).values())
-    sources = {fact.source_id for fact in refuted.values() if fact.source_id}
+    sources = {fact.source_id for fact in _refuted(_load(groups).values()).values() if fact.source_id}
     if not sources:
         return
     with connection.cursor() as cursor:
         cursor.execute(_ATTRIBUTES_READ, [list(sources)])
-        refuted = _refuted(_load(sorted(set(cursor.fetchall()))).values())
+        read = _load(sorted(set(cursor.fetchall())))
         cursor.execute(_SOURCES, [list(sources)])
         texts = dict(cursor.fetchall())
+    refuted = _refuted(read.values())
     ended: dict[int, Ending] = {}
     for source_id, text in texts.items():
-        facts = [fact for fact in refuted.values() if fact.source_id == source_id]
-        if facts and says_only(text, {fact.text for fact in facts}):
+        facts = [fact for found in read.values() for fact in found if fact.source_id == source_id]
+        if facts and all(fact.id in refuted for fact in facts) and says_only(text, facts):
             last = max(facts, key=lambda fact: (fact.valid_until or fact.said_at, fact.order))
             ended[source_id] = Ending(last.valid_until or last.said_at, last.superseded_by)
     _end(ended)
 
 
-def says_only(text: str, told: Collection[str]) -> bool:
-    """Tell whether `text` says nothing but the clauses `told`: beside them it only greets or asks."""
+def says_only(text: str, facts: Collection[Fact]) -> bool:
+    """Tell whether `text` says nothing but the facts that were read from it: beside them it only greets or asks.
+
+    A model's words need not be the person's: what it read is taken for all that a single sentence says.
+    """
+    told = {fact.text for fact in facts}
     telling = [sentence for sentence in sentences(text) if not is_filler(sentence) and not is_question(sentence)]
+    if len(telling) == 1 and any(fact.origin == Origin.MODEL for fact in facts):
+        return True
     return all(clause in told or is_filler(clause) for sentence in telling for clause in clauses(sentence) or [sentence])
 
 

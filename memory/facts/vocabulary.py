@@ -102,3 +102,6 @@ DEGREE: Final = r"(?: (?:a lot|very much|so much|too|most|best|the most|the best
 SO: Final = r"(?:(?:really|absolutely|still|also|just|do|always|generally|usually|actually|truly|quite|particularly|especially) )*"
 _NO_CHOICE: Final = r"(?!(?:it|that|this|them|these|those|the (?:first|second|third|other|latter|former)|not to|one|your)\b)"
 CHOICE: Final = rf"{_NO_CHOICE}[A-Za-z].{{1,80}}?"
+_PROPER: Final = r"(?!I\b)[A-Z0-9][\w.'-]*"
+VALUE: Final = rf"(?:[\w.+-]+@[\w.-]+|{_PROPER}(?: {_PROPER}){{0,3}})"
+"""What a correction puts right: names and numbers alone."""

@@ -4,19 +4,27 @@ import asyncio
 import re
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from agents.access import anonymous
 from agents.chat.answer import answer
+from agents.chat.memories import try_recall
 from agents.chat.prompt import count_prompt_tokens
 from agents.chat.question import Question
 from agents.providers.wire import _endpoint, _transport
-from memory.models import Conversation, EmbeddingSpace, Passage, Sentence, Turn
+from agents.versions.live import load_live
+from memory.browsing import shared_owner
+from memory.curating import add
+from memory.models import Conversation, EmbeddingSpace, MemoryOwner, Passage, Recalled, Sentence, Turn, TurnState
 from memory.sources import _OWNERS
+from memory.turns import FinishedTurn, RecalledPassage, finish_turns
 from memory.writing import remember_due_turns
+from observability.api import run_burst
 from observability.outbound import close_transports
 from tests.factories import unique
 from tests.upstream import Reply
@@ -40,15 +48,22 @@ def remembering(start_server, embedder):
     return start_server(EMBEDDER_URL=embedder.base_url, CHAT_HISTORY_TURNS="1", MEMORY_DEADLINE_MS="5000")
 
 
-def remember(model):
-    async def drain():
+def run(task):
+    async def to_the_end():
         try:
-            while await remember_due_turns(model):
-                pass
+            return await task
         finally:
             await close_transports()
 
-    asyncio.run(drain())
+    return asyncio.run(to_the_end())
+
+
+def remember(model):
+    async def drain():
+        while await remember_due_turns(model):
+            pass
+
+    run(drain())
 
 
 def post(server, agent, message, session):
@@ -201,3 +216,78 @@ def test_an_agent_without_memory_asks_for_nothing(make_chat_agent, upstream, set
     assert not Passage.objects.filter(turn__agent=forgetful.slug).exists()
     assert set(Turn.objects.filter(agent=forgetful.slug).values_list("remember", flat=True)) == {False}
     assert set(Turn.objects.filter(agent=agent.slug).values_list("remember", flat=True)) == {True}
+
+
+def test_a_turn_keeps_what_it_recalled_and_trying_recalls_the_same(make_chat_agent, upstream, remembering, embedder, settings):
+    agent = make_chat_agent(upstream, knowledge=[handbook := unique("handbook")], **MEMORY)
+    settings.MEMORY_DEADLINE_MS = 5000
+    session, asked = unique("session"), "What is my dog called, and where is it vaccinated?"
+    for message in ("My dog is called Biscuit.", "It rains today."):
+        post(remembering, agent, message, session)
+    remember(embedder)
+    run(add(shared_owner(handbook).pk, text="Dogs are vaccinated in the clinic in Park Street.", author="editor"))
+    answered = Turn.objects.get(pk=post(remembering, agent, asked, session)["message_id"])
+    kept = list(Recalled.objects.filter(turn=answered))
+    assert [row.position for row in kept] == list(range(1, len(kept) + 1))
+    assert {Passage.objects.get(pk=row.passage_id).text for row in kept} >= {
+        "My dog is called Biscuit.",
+        "Dogs are vaccinated in the clinic in Park Street.",
+    }
+    assert len(notes(upstream.calls[-1])) == len(kept) > 1
+    assert all(sum(row.contributions.values()) == pytest.approx(row.score) for row in kept)
+    version = load_live(agent.slug)
+    tried = run(try_recall(version, message=asked, subject_id=answered.conversation.subject_id))
+    # In a new conversation what was said last is not in the prompt anyway, so there may be more.
+    assert [p.id for p in tried.passages if p.turn_id != previous(answered).id] == [row.passage_id for row in kept]
+    assert [p.text for p in run(try_recall(version, message=asked)).passages] == ["Dogs are vaccinated in the clinic in Park Street."]
+    assert Turn.objects.filter(conversation=answered.conversation).count() == 3
+
+
+def previous(turn):
+    return Turn.objects.get(conversation=turn.conversation_id, seq=turn.seq - 1)
+
+
+def test_what_is_forgotten_meanwhile_is_left_out_and_the_turn_ends_all_the_same(embedder, finish):
+    """Turns of two people in one batch, one of whom forgot a memory; and a turn whose memories' owner is being deleted."""
+    mine, theirs = finish("My dog is called Biscuit.", "Fine."), finish("My cat is called Minka.", "Fine.")
+    remember(embedder)
+    running = [
+        finish("Which?", state="running", session=Turn.objects.get(pk=turn).conversation.session_id) for turn in (mine, theirs, mine)
+    ]
+    first, second = (list(Passage.objects.filter(turn=turn).order_by("seq", "id")) for turn in (mine, theirs))
+
+    def ended(id, *passages):
+        recalled = tuple(
+            RecalledPassage(owner_id=p.owner_id, passage_id=p.pk, position=number, score=9.0, contributions={"words": 9.0})
+            for number, p in enumerate(passages, start=1)
+        )
+        return FinishedTurn(id=id, state=TurnState.DONE, reply="This one.", recalled=recalled)
+
+    gone, said = first
+    Passage.objects.filter(pk=gone.pk).delete()
+    confused = ended(running[2], said)
+    confused = replace(confused, recalled=(replace(confused.recalled[0], owner_id=second[0].owner_id),))
+    assert run(run_burst(finish_turns, [ended(running[0], said, gone), ended(running[1], *second), confused])) == [True] * 3
+    kept = {(row.turn_id, row.passage_id) for row in Recalled.objects.filter(turn__in=running)}
+    assert kept == {(running[0], said.pk), *((running[1], passage.pk) for passage in second)}
+    late = finish("Which?", state="running", session=Turn.objects.get(pk=mine).conversation.session_id)
+    locking, locked = threading.Event(), threading.Event()
+
+    def delete_slowly():
+        try:
+            with transaction.atomic():
+                MemoryOwner.objects.select_for_update().get(pk=said.owner_id)
+                locked.set()
+                assert locking.wait(20)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=delete_slowly)
+    thread.start()
+    assert locked.wait(20)
+    try:
+        assert run(run_burst(finish_turns, [ended(late, said)])) == [True]
+    finally:
+        locking.set()
+        thread.join()
+    assert not Recalled.objects.filter(turn=late).exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
 from memory.browsing import agent_owner, list_memories, memory_counts, person_owner
 from memory.curating import MAX_CHARS, MemoryIsHistory, MemoryNotFound, add, correct, forget, pin
-from memory.models import MemoryOwner, Passage, Posting, Sentence, Subject
+from memory.models import MemoryOwner, Passage, Posting, Sentence, Subject, Turn
+from memory.writing import remember_due_turns
 from observability.errors import BadRequest, Unavailable
 from observability.outbound import close_transports
 from tests.factories import unique
@@ -120,6 +122,69 @@ def test_forgetting_takes_what_it_superseded_along(owner):
     assert not Posting.objects.filter(owner=owner, term__in=["train", "plane", "boat"]).exists()
     assert Sentence.objects.filter(owner=owner).count() == 1
     assert forget(owner, other) == 1
+
+
+@pytest.fixture
+def told(embedder, finish):
+    """Say something in a turn that is remembered; return the owner's id and the passages, the person's words first, then facts."""
+
+    def told(message, **fields):
+        Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
+        turn = finish(message, "Sure!", **fields)
+        wait_for(remember_due_turns, embedder)
+        passages = list(Passage.objects.filter(turn=turn, speaker="user").order_by("-origin", "-seq"))
+        return passages[0].owner_id, *(passage.pk for passage in passages)
+
+    return told
+
+
+def test_correcting_a_fact_corrects_what_it_was_read_from_where_that_says_nothing_else(told):
+    person = unique("person")
+    told("I live in Berlin.", subject=person)
+    owner, _, fact = told("Hello! I live in Berlin.", subject=person)
+    wait_for(correct, owner, fact, text="I live in Hamburg.", author="maria")
+    assert texts(owner) == ["I live in Hamburg."]
+    assert len(texts(owner, history=True)) == 5
+    _, more, _ = told("I live in Ulm. It is near the Danube.", subject=person)
+    assert texts(owner) == ["I live in Ulm.", "I live in Ulm. It is near the Danube."]
+    [card] = list_memories(owner, search="DANUBE").items
+    new = wait_for(correct, owner, more, text="I live in Ulm on the Danube.", author="maria")
+    assert [(card.id, card.attribute) for card in list_memories(owner).items] == [(new, "home")]
+    assert (card.id, card.attribute, card.session_id != "") == (more, "", True)
+
+
+def test_correcting_words_supersedes_the_facts_that_were_read_from_them(told):
+    owner, words, fact = told("I like apples")
+    new = wait_for(correct, owner, words, text="Owns an orchard", author="maria")
+    assert [(card.id, card.superseded_by) for card in list_memories(owner, history=True).items] == [(new, None), (fact, new), (words, new)]
+
+
+def test_forgetting_a_fact_takes_the_words_along_and_whatever_else_was_read_from_them(told):
+    person = unique("person")
+    owner, *_ = told("I live in Berlin.", subject=person)
+    told("I planted two trees.", subject=person)
+    *_, home = told("My name is Grete and I live in Ulm.", subject=person)
+    assert forget(owner, home) == 5
+    assert texts(owner, history=True) == ["I planted two trees."]
+    assert MemoryOwner.objects.get(pk=owner).user_name == ""
+
+
+def test_forgetting_in_the_middle_keeps_the_windows_of_the_rest_right(told):
+    session = unique("session")
+    owner, *_ = told("I planted two trees.", session=session)
+    _, middle = told("The trees grew green apples.", session=session)
+    told("We cooked the apples together.", session=session)
+    forget(owner, middle)
+    lengths = dict(Passage.objects.filter(owner=owner).values_list("seq", "length"))
+    for seq, window in Passage.objects.filter(owner=owner).values_list("seq", "window_length"):
+        assert window == sum(lengths.get(seq + step, 0) for step in range(-2, 3))
+
+
+def test_what_is_forgotten_is_not_remembered_again(told, embedder):
+    owner, words, _ = told("I live in Berlin.")
+    forget(owner, words)
+    wait_for(remember_due_turns, embedder)
+    assert texts(owner, history=True) == []
 
 
 def test_nobody_touches_the_memories_of_others(owner):

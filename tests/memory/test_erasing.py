@@ -11,9 +11,11 @@ from uuid_utils.compat import uuid7
 
 from memory import erasing
 from memory.elsewhere import register_eraser, unregister_eraser
+from memory.embedders import cache
 from memory.embedders.client import EmbeddingModel
 from memory.erasing import erase, erase_user
 from memory.features import features_of
+from memory.forgetting import forget_all
 from memory.models import (
     Conversation,
     EmbeddingSpace,
@@ -179,6 +181,7 @@ def test_everything_of_a_person_goes_and_nothing_of_anybody_else(person):
     assert Subject.objects.filter(pk=other.pk).exists()
     assert receipt.counts == {
         "conversations": 4, "turns": 4, "summaries": 1, "memories": 10, "vectors": 10, "words": receipt.counts["words"], "recalled": 3,
+        "cached_vectors": 0,
     }  # fmt: skip
     assert receipt.counts["words"] >= 10
 
@@ -195,7 +198,6 @@ def test_no_word_of_a_person_is_left_in_the_database(person):
     row = Erasure.objects.get(pk=receipt.id)
     assert (row.counts, row.actor) == (receipt.counts, "key abc")
     assert row.took_ms == receipt.took_ms > 0
-    assert str(subject.pk) not in row.reference
 
 
 def test_who_is_not_there_gets_a_receipt_of_zeros_and_can_be_erased_again():
@@ -390,3 +392,51 @@ def test_a_store_that_fails_stands_in_the_receipt_as_pending_until_it_forgot(per
     finally:
         unregister_eraser("cache")
     assert len(tries) == 5
+
+
+def test_vectors_of_what_was_said_leave_the_cache(person, embedder, settings):
+    settings.EMBEDDING_CACHE_S = 3600
+    fruit = unique("fruit")
+    subject = person(says=f"I like {fruit}, Ada")
+    MemoryOwner.objects.filter(subject=subject, agent="companion").update(user_name="Ada", agent_name="Bo")
+    vector = [1.0] + [0.0] * 383
+    theirs = dict.fromkeys([f"I like {fruit}, Ada.", f"I like {fruit}.", f"I like {fruit}, I."], vector)
+    others = {unique("Somebody else's"): vector}
+
+    async def kept():
+        return set(await cache.fetch([*theirs, *others], model=embedder))
+
+    cache.keep(theirs | others, model=embedder, seconds=60)
+    eventually(lambda: run(kept()) == {*theirs, *others}, what="the vectors are in the cache")
+    receipt = run(erase(subject.pk, actor="key abc"))
+    assert receipt.counts["cached_vectors"] == len(theirs)
+    assert run(kept()) == set(others)
+
+
+def test_forgetting_all_leaves_the_conversations_and_what_others_are_remembered_by(person, finish):
+    subject, other = person(), person()
+    own = MemoryOwner.objects.get(subject=subject, agent="companion")
+    MemoryOwner.objects.filter(pk=own.pk).update(user_name="Ada", agent_name="Bo")
+    kept = rows()
+    waiting, running = (
+        finish("I moved to Porto.", owner=subject.owner, subject=subject.name, session="s", state=state) for state in ("done", "running")
+    )
+    Turn.objects.filter(pk__in=(waiting, running)).update(facts_due_at=datetime.now(UTC))
+    held = new_passages(Turn.objects.get(pk=waiting), own)
+    assert run(forget_all(own.pk)) == 6
+    assert not Passage.objects.filter(owner=own).exists()
+    assert not Posting.objects.filter(owner=own).exists()
+    assert not WideSentence.objects.filter(owner=own).exists()
+    with transaction.atomic():
+        assert store(held, turn_ids=[waiting], model=MODEL) == 0
+        finish_turns([FinishedTurn(id=running, state=TurnState.DONE, reply="Nice.")])
+    assert not Turn.objects.filter(pk__in=(waiting, running), remembered_at=None).exists()
+    assert not Turn.objects.filter(pk__in=(waiting, running), facts_due_at__isnull=False).exists()
+    own.refresh_from_db()
+    assert (own.user_name, own.agent_name) == ("", "")
+    assert Passage.objects.filter(owner__subject=subject, owner__agent="tutor").count() == 4
+    assert Passage.objects.filter(owner__subject=other).count() == 10
+    assert [row for row in rows()["memory_summary"] if row not in kept["memory_summary"]] == []
+    assert Turn.objects.filter(conversation__subject=subject).count() == 6
+    assert run(forget_all(own.pk)) == 0
+    assert run(forget_all(2**40)) == 0

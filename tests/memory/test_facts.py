@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -82,6 +83,9 @@ TOLD = [
     ("My favorite color is green.", ["favourite:colour=green"]),
     ("My favourite book is Dune, by the way", ["favourite:book=dune"]),
     ("I'm a nurse, and I love tea.", ["job=nurse", "opinion:tea=tea"]),
+    ("No, Hamburg, not Berlin.", ["correction=hamburg"]),
+    ("I meant not Greta but Grete", ["correction=grete"]),
+    ("It's Grete, not Greta", ["correction=grete"]),
     ("I live in Ulm. Where do you live? My name is Ada.", ["home=ulm", "name=ada"]),
 ]
 NOT_TOLD = [
@@ -281,10 +285,15 @@ def test_what_holds_does_not_depend_on_the_order_of_storing(said, random):
 
 
 def test_what_says_nothing_but_a_fact():
-    assert says_only("Hi! I live in Berlin. And you?", {"I live in Berlin."})
-    assert not says_only("I live in Berlin. The flat is small.", {"I live in Berlin."})
-    assert not says_only("My name is Ada and I live in Berlin.", {"I live in Berlin."})
-    assert says_only("My name is Ada and I live in Berlin.", set(clauses("My name is Ada and I live in Berlin.")))
+    def only(text, *told, origin="fact"):
+        return says_only(text, [replace(fact, origin=origin) for fact in facts_of(told)])
+
+    assert only("Hi! I live in Berlin. And you?", "I live in Berlin.")
+    assert not only("I live in Berlin. The flat is small.", "I live in Berlin.")
+    assert not only("My name is Ada and I live in Berlin.", "I live in Berlin.")
+    assert only("My name is Ada and I live in Berlin.", *clauses("My name is Ada and I live in Berlin."))
+    assert only("Ich wohne in Ulm.", "I live in Ulm.", origin="model")
+    assert not only("Ich wohne in Ulm. Es ist laut.", "I live in Ulm.", origin="model")
 
 
 # What follows is about stored facts.
@@ -365,6 +374,33 @@ def test_turns_that_are_remembered_out_of_order_give_the_same(stored, finish):
         results.append([(fact.text, fact.valid_until, texts.get(fact.superseded_by_id)) for fact in found])
     assert all(result == results[0] for result in results)
     assert [valid_until is None for _, valid_until, _ in results[0]] == [False, False, False, True]
+
+
+def test_a_correction_is_of_what_was_told_before(stored, finish):
+    person = unique("person")
+    first = finish("My name is Greta. I live in Berlin.", subject=person)
+    second = finish("No, it's Grete, not Greta.", subject=person)
+    other = finish("It's cold, not warm", subject=person)
+    stored()
+    third = finish("Not Berlin but Hamburg!", subject=person)
+    stored()
+    assert [(fact.attribute, fact.text) for fact in facts(first, second, third, other, valid=True)] == [
+        ("name", "No, it's Grete, not Greta."),
+        ("home", "Not Berlin but Hamburg!"),
+    ]
+    last = finish("I live in Ulm.", subject=person)
+    stored()
+    assert [fact.text for fact in facts(third, last, valid=True)] == ["I live in Ulm."]
+
+
+def test_corrections_of_several_people_at_once(stored, finish):
+    people = [unique("person") for _ in range(3)]
+    for person in people:
+        finish("I live in Berlin.", subject=person)
+    stored()
+    turns = [finish("Not Berlin but Hamburg!", subject=person) for person in people]
+    stored()
+    assert [fact.attribute for fact in facts(*turns, valid=True)] == ["home"] * 3
 
 
 def test_nothing_is_stored_twice(stored, finish):

@@ -11,12 +11,15 @@ import pytest
 from django.db import connection
 from structlog.testing import capture_logs
 
-from memory.choosing import choose
+from agents.models import AgentVersion
+from memory.browsing import agent_owner, shared_owner
+from memory.choosing import WhyNot, choose
+from memory.curating import add
 from memory.embedders.client import embed
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
-from memory.recall import Room, TooSlow, Wish, _rank_in_time, recall
+from memory.recall import Outcome, Room, TooSlow, Wish, _rank_in_time, recall
 from memory.sources import Source, Sources, Whose, find_sources
 from memory.weights import WEIGHTS
 from memory.writing import remember_due_turns
@@ -58,19 +61,23 @@ def sources_of(turn_id, model, **fields):
     return run(run_burst(find_sources, Whose(agent=turn.agent, conversation_id=turn.conversation_id, **fields), models=[model]))
 
 
+def wish(question, whose, **fields):
+    """A passage costs a token for each word."""
+    allowed = {"limit": 5, "room": Room(200), "tokens_of": lambda p: len(p.text.split())}
+    return Wish(question=question, whose=whose, **(allowed | fields))
+
+
+def note(owner, text):
+    return run(add(owner.pk, text=text, author="editor"))
+
+
 def ask(question, turn_id, **fields):
-    """Recall for the conversation of a turn; a passage costs a token for each word."""
+    """Recall for the conversation of a turn."""
     turn = Turn.objects.get(pk=turn_id)
     whose = {name: fields.pop(name) for name in ("session_only", "knowledge") if name in fields}
     not_turns = fields.pop("not_turns", [])
-    wish = {
-        "whose": Whose(agent=turn.agent, conversation_id=turn.conversation_id, **whose),
-        "limit": 5,
-        "room": Room(fields.pop("budget_tokens", 200), frozenset(not_turns)),
-        "in_view": not_turns,
-        "tokens_of": lambda p: len(p.text.split()),
-    }
-    return run(recall(Wish(question=question, **(wish | fields))))
+    fields |= {"room": Room(fields.pop("budget_tokens", 200), frozenset(not_turns)), "in_view": not_turns}
+    return run(recall(wish(question, Whose(agent=turn.agent, conversation_id=turn.conversation_id, **whose), **fields)))
 
 
 def texts(recalled):
@@ -184,8 +191,123 @@ def test_an_answer_is_found_by_the_question_before_it(embedder, finish):
     assert best.features["answers_question"] > 1
 
 
-def passage(number, score, text):
-    return Ranked(id=number, turn_id=None, speaker="user", said_at=datetime.now(UTC), text=text, score=score, features={})
+def test_what_the_agent_knows_and_shared_collections_come_back_for_everybody(embedder, finish):
+    agent, handbook = unique("agent"), unique("handbook")
+    turn = finish("I bought a bicycle.", "Which one?", agent=agent)
+    remember(embedder)
+    note(agent_owner(agent), "Bicycles are repaired on the second floor.")
+    note(agent_owner(unique("other")), "Bicycles are repaired in the cellar.")
+    note(shared_owner(handbook), "Repairing a bicycle costs 40 euros an hour.")
+    note(shared_owner(unique("secret")), "Repairing a bicycle costs us 12 euros an hour.")
+    expected = {"I bought a bicycle.", "Bicycles are repaired on the second floor.", "Repairing a bicycle costs 40 euros an hour."}
+    asked = "What does repairing my bicycle cost?"
+    assert set(texts(ask(asked, turn, knowledge=[handbook], limit=50))) - {"Which one?"} == expected
+    # A limit to the session is none for what is nobody's.
+    assert set(texts(ask(asked, turn, knowledge=[handbook], limit=50, session_only=True))) - {"Which one?"} == expected
+    stranger = run(recall(wish(asked, Whose(agent=agent, knowledge=[handbook]))))
+    assert set(texts(stranger)) == expected - {"I bought a bicycle."}
+    scores = [passage.score for passage in ask(asked, turn, knowledge=[handbook], limit=50).passages]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_person_without_a_conversation_recalls_as_in_a_new_one(embedder, finish):
+    turn = say_a_few_things(finish)
+    remember(embedder)
+    stored = Turn.objects.get(pk=turn)
+    asked = "Which instrument do I play?"
+    alone = run(recall(wish(asked, Whose(agent=stored.agent, subject_id=stored.conversation.subject_id))))
+    assert texts(alone) == texts(ask(asked, turn))
+    assert [passage.features["meaning"] for passage in alone.passages] == [p.features["meaning"] for p in ask(asked, turn).passages]
+    assert not run(recall(wish(asked, Whose(agent="other", subject_id=stored.conversation.subject_id)))).passages
+    assert not run(recall(wish(asked, Whose(agent="other", conversation_id=stored.conversation_id)))).passages
+
+
+def test_a_session_remembers_its_facts_and_notes_about_its_person(embedder, finish):
+    person = unique("person")
+    finish("My name is Ada.", "Hello Ada!", subject=person, session=unique("s"))
+    turn = finish("My dog is called Biscuit.", "A lovely name!", subject=person, session=unique("s"))
+    remember(embedder)
+    owner = MemoryOwner.objects.get(subject__name=person)
+    note(owner, "Prefers short answers.")
+    found = ask("What do you know about me?", turn, session_only=True, limit=50)
+    assert {passage.origin for passage in found.passages} == {"turn", "fact", "added"}
+    assert not [text for text in texts(found) if "Ada" in text]
+    assert "Prefers short answers." in texts(found)
+
+
+def test_what_is_no_longer_true_is_not_recalled_and_of_equals_the_newest_counts(embedder, finish):
+    person = unique("person")
+    long_ago = {"created_at": datetime(2024, 2, 29, 12, tzinfo=UTC), "deadline_at": datetime(2024, 2, 29, 13, tzinfo=UTC)}
+    finish("We had pancakes for breakfast.", "Nice!", subject=person, session=unique("s"), **long_ago)
+    turn = finish("We had pancakes for breakfast!", "Nice.", subject=person, session=unique("s"))
+    remember(embedder)
+    found = ask("What did we have for breakfast?", turn)
+    [newest] = [passage for passage in found.passages if "pancakes" in passage.text]
+    assert newest.text == "We had pancakes for breakfast!"
+    assert newest.features["recent"] == pytest.approx(1, abs=0.01)
+    [same] = [each for each in found.left_out if "pancakes" in each.passage.text]
+    assert (same.reason, same.passage.features["recent"] < 0.01) == (WhyNot.DUPLICATE, True)
+    Passage.objects.filter(pk=newest.id).update(valid_until=datetime.now(UTC))
+    assert [passage.said_at.year for passage in ask("What did we have for breakfast?", turn, limit=1).passages] == [2024]
+
+
+def test_small_talk_recalls_nothing_from_the_default_threshold_on(embedder, finish):
+    person = unique("person")
+    for message, reply in SAID:
+        turn = finish(message, reply, subject=person, session=unique("s"))
+    remember(embedder)
+    threshold = AgentVersion().memory_threshold
+    for question, answer in ASKED.items():
+        assert answer in " ".join(texts(ask(question, turn, threshold=threshold))), question
+    for question in ("What is 17 times 23?", "Translate 'good morning' into Spanish.", "Why is the sky blue?"):
+        found = ask(question, turn, threshold=threshold)
+        assert (texts(found), found.outcome) == ([], Outcome.EMPTY), question
+        assert {each.reason for each in found.left_out} == {WhyNot.BELOW_THRESHOLD}
+
+
+SAID = [
+    ("Hi! My name is Ava and I am a vet.", "Nice to meet you, Ava!"),
+    ("I live in Porto with my two cats, Miso and Tofu.", "Porto is beautiful."),
+    ("I'm allergic to peanuts, so no satay for me.", "I will keep that in mind."),
+    ("My sister Lena gets married on 12 June.", "How exciting!"),
+    ("I prefer tea over coffee.", "Tea it is."),
+    ("Can you recommend a book about bread?", "Tartine Bread by Chad Robertson is a classic."),
+]
+ASKED = {
+    "What is my name?": "Ava",
+    "Who am I?": "Ava",
+    "Where do I live?": "Porto",
+    "What are my cats called?": "Miso",
+    "What can't I eat?": "peanuts",
+    "When is the wedding?": "12 June",
+    "Do I like coffee?": "tea",
+    "Which book did you recommend to me?": "Tartine",
+}
+
+
+def passage(number, score, text, **fields):
+    return Ranked(id=number, turn_id=None, speaker="user", said_at=datetime.now(UTC), text=text, score=score, features={}, **fields)
+
+
+def test_a_fact_is_told_in_place_of_what_it_was_read_from_unless_that_says_more():
+    source, fact = passage(1, 9.0, "Hi, my name is Ava"), passage(2, 6.0, "My name is Ava", origin="fact", source_id=1)
+    longer, home = (
+        passage(3, 8.0, "I live in Porto with my two cats, Miso and Tofu"),
+        passage(4, 7.5, "I live in Porto", origin="fact", source_id=3),
+    )
+
+    def chosen(ranked, **fields):
+        found = choose(ranked, **{"limit": 5, "budget_tokens": 100, "tokens_of": lambda p: len(p.text.split()), **fields})
+        return [each.id for each in found.passages], {each.passage.id: each.reason for each in found.left_out}
+
+    assert chosen([source, longer, home, fact]) == ([3, 4, 2], {1: WhyNot.DUPLICATE})
+    # It stands in the other's place, and is not lost to the limit behind what is worth less.
+    assert chosen([source, longer, home, fact], limit=1) == (
+        [2],
+        {1: WhyNot.DUPLICATE, 3: WhyNot.OVER_LIMIT, 4: WhyNot.OVER_LIMIT},
+    )
+    assert chosen([source, fact], threshold=7) == ([1], {2: WhyNot.BELOW_THRESHOLD})
+    assert chosen([source], budget_tokens=2) == ([], {1: WhyNot.OVER_BUDGET})
 
 
 def test_what_is_chosen_is_worth_its_tokens():

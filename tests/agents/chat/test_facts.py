@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import transaction
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
@@ -16,9 +18,16 @@ from agents.chat.facts import FACTS_TOKENS, MOST_FACTS, believed, read_facts
 from agents.models import Agent
 from agents.providers.base import UpstreamFailed
 from agents.providers.wire import _endpoint, _transport
+from memory.embedders.client import EmbeddingModel
+from memory.facts.reading import read_due_facts
+from memory.isolation import act_for
+from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn, WideSentence
 from memory.turns import PastTurn
+from memory.writing import remember_due_turns
+from observability.api import run_burst
 from observability.outbound import close_transports
 from tests.factories import unique
+from tests.live_server import LiveServer
 from tests.upstream import Refusal, Reply, Upstream
 
 TURNS = [
@@ -138,3 +147,35 @@ def test_no_version_that_does_not_ask_for_it_costs_a_token(
     assert run(read_facts(make_chat_agent(upstream, **fields).slug, TURNS)) is None
     assert run(read_facts(unique("nobody"), TURNS)) is None
     assert upstream.calls == []
+
+
+def test_what_is_told_in_a_chat_becomes_a_fact(
+    run: Callable[[Any], Any], server: LiveServer, upstream: Upstream, make_chat_agent: Callable[..., Agent], embedder: EmbeddingModel
+) -> None:
+    agent = make_chat_agent(upstream, memory_enabled=True, facts_by_model=True, summary_model="small", reply_cache_s=0)
+    forgetful = make_chat_agent(upstream, memory_enabled=True, reply_cache_s=0)
+    upstream.script(Reply("Wie schön!"))
+    told = {"said": 1, "about": "home", "fact": "Ich wohne in Ulm."}
+    upstream.script(Reply(answer(told, told | {"fact": "Ich wohne in Rom."})), model="small")
+    for table in (Sentence, WideSentence, EmbeddingSpace):  # another test may have embedded with another model
+        table.objects.all().delete()
+    Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=timezone.now())
+    Turn.objects.filter(facts_due_at__isnull=False).update(facts_due_at=None)
+    for one in (agent, forgetful):
+        with server.client() as client:
+            response = client.post(f"/api/chat/{one.slug}", json={"message": "Seit Mai bin ich übrigens in Ulm zu Hause."})
+        assert response.status_code == 200, response.text
+
+    async def remember_and_read() -> None:
+        while await remember_due_turns(embedder):
+            pass
+        await run_burst(lambda: Turn.objects.filter(facts_due_at__isnull=False).update(facts_due_at=timezone.now()))
+        while await read_due_facts(read_facts):
+            pass
+
+    run(remember_and_read())
+    with transaction.atomic():
+        act_for(list(MemoryOwner.objects.filter(agent__in=[agent.slug, forgetful.slug]).values_list("pk", flat=True)))
+        facts = list(Passage.objects.filter(origin="model").values_list("attribute", "text", "turn__agent"))
+    assert facts == [("home", "Ich wohne in Ulm.", agent.slug)]
+    assert not Turn.objects.filter(agent=agent.slug, facts_due_at__isnull=False).exists()

@@ -15,6 +15,7 @@ from agents.providers.base import ModelRequest, NoModel, UpstreamFailed, Upstrea
 from agents.providers.chain import model_for
 from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import ModelChoice, ProviderSnapshot
+from tests.meters import NotingMeter
 from tests.upstream import Refusal, Reply, Silence, Upstream
 
 TIMEOUTS = {"connect_timeout_s": 2.0, "first_token_timeout_s": 5.0, "between_tokens_timeout_s": 5.0, "total_timeout_s": 10.0}
@@ -46,6 +47,7 @@ def ask(*choices: ModelChoice, within_s: float = 20.0) -> tuple[str, str]:
             max_output_tokens=50,
             stream=True,
             deadline=asyncio.get_running_loop().time() + within_s,
+            meter=NotingMeter(),
         )
         try:
             answer = await model_for(choices).start(request)
@@ -133,7 +135,13 @@ def test_cancelling_between_tries_ends_them(upstream: Upstream) -> None:
 
     async def run() -> None:
         request = ModelRequest(
-            messages=[], temperature=None, top_p=None, max_output_tokens=5, stream=True, deadline=asyncio.get_running_loop().time() + 9
+            messages=[],
+            temperature=None,
+            top_p=None,
+            max_output_tokens=5,
+            stream=True,
+            deadline=asyncio.get_running_loop().time() + 9,
+            meter=NotingMeter(),
         )
         task = asyncio.create_task(model_for((choice(upstream),)).start(request))
         await asyncio.to_thread(upstream.wait_for_calls)

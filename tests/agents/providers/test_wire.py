@@ -19,6 +19,7 @@ from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut
 from agents.providers.keys import seal
 from agents.providers.wire import OpenAIWire, _endpoint, _transport
 from agents.versions.live import ProviderSnapshot
+from tests.meters import NotingMeter
 from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence, Upstream
 from tests.waiting import eventually
 
@@ -75,6 +76,7 @@ async def ask_one(asked: ProviderSnapshot, *, stream: bool = True, within_s: flo
             "max_output_tokens": 50,
             "stream": stream,
             "deadline": asyncio.get_running_loop().time() + within_s,
+            "meter": NotingMeter(),
             **fields,
         },
     )
@@ -162,7 +164,13 @@ def test_a_stream_cut_midway_keeps_what_came_and_is_not_retryable(upstream: Upst
 
     async def run() -> None:
         request = ModelRequest(
-            messages=[], temperature=None, top_p=None, max_output_tokens=5, stream=True, deadline=asyncio.get_running_loop().time() + 9
+            messages=[],
+            temperature=None,
+            top_p=None,
+            max_output_tokens=5,
+            stream=True,
+            deadline=asyncio.get_running_loop().time() + 9,
+            meter=NotingMeter(),
         )
         answer = await OpenAIWire(provider(upstream), "m").start(request)
         async for text in answer:

@@ -30,7 +30,7 @@ def test_a_json_answer_has_the_contracts_shape(make_chat_agent, upstream, ask):
         "model": "gpt-test",
         "cached": False,
         "finish_reason": "stop",
-        "usage": {"prompt_tokens": 21, "completion_tokens": 5, "cost_usd": None, "saved_usd": None},
+        "usage": {"prompt_tokens": 21, "completion_tokens": 5, "cost_usd": None, "saved_usd": "0.0000000000"},
     }
 
 

@@ -119,3 +119,15 @@ def test_the_command_measures_how_long_recall_takes_as_memory_grows(tmp_path, se
     assert set(stage["recall_ms"]) == {"200"}
     assert 0 < figures["embedding_ms"]["p50"] < stage["recall_ms"]["200"]["p95"]
     assert "owner of 200" in result.stdout
+
+
+def test_the_command_lets_a_storm_loose(tmp_path, server_environment):
+    result = tmp_path / "storm.json"
+    options = ["--storm", "--operations", "200", "--seed", "5", "--json", str(result)]
+    command = [sys.executable, "-m", "benchmarks.memory", *options]
+    done = subprocess.run(command, cwd=PROJECT_DIR, env=os.environ | server_environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("seed 5\n")
+    figures = json.loads(result.read_text())
+    assert (figures["foreign"], figures["after_forgetting"], figures["lost"], figures["doubled"]) == (0, 0, 0, 0)
+    assert figures["operations"] >= 200

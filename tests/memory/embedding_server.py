@@ -1,0 +1,66 @@
+"""A server of the OpenAI embeddings wire whose vectors are made of a text's words: what shares words is close."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def vector_of(text: str, *, dimensions: int) -> list[float]:
+    vector = [0.0] * dimensions
+    for word in text.lower().split():
+        seed = hashlib.sha256(word.strip(".,!?").encode()).digest()
+        for step in range(dimensions):
+            vector[step] += 1.0 if seed[step // 8 % 32] >> step % 8 & 1 else -1.0
+    length = math.hypot(*vector) or 1.0
+    return [value / length for value in vector] if any(vector) else [1.0] + [0.0] * (dimensions - 1)
+
+
+class EmbeddingServer:
+    """Serves any model with `dimensions`, `delay_s` late. `texts` counts what was asked for."""
+
+    def __init__(self, *, dimensions: int) -> None:
+        self.dimensions, self.delay_s = dimensions, 0.0
+        self.texts: Counter[str] = Counter()
+        self.refused = ""
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                time.sleep(server.delay_s)
+                status, answer = server.answer(body["input"])
+                payload = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.address = f"127.0.0.1:{self._http.server_port}"
+        self.url = f"http://{self.address}/v1"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def answer(self, texts: list[str]) -> tuple[int, dict[str, Any]]:
+        if self.refused and any(self.refused in text for text in texts):
+            return 400, {"error": {"message": "this text is not taken"}}
+        self.texts.update(texts)
+        data = [{"index": at, "embedding": vector_of(text, dimensions=self.dimensions)} for at, text in enumerate(texts)]
+        return 200, {"object": "list", "data": data}
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
