@@ -131,8 +131,8 @@ WITH passage AS MATERIALIZED (
     ORDER BY score DESC, seq
     LIMIT %(most)s
 )
-SELECT passage.id, passage.owner_id, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at, passage.text,
-       ranked.score,
+SELECT passage.id, passage.owner_id, passage.seq, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at,
+       passage.text, ranked.score,
        ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
              ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens, ranked.recent]::float8[]
 FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
@@ -141,7 +141,7 @@ ORDER BY ranked.score DESC, ranked.seq
 _RANK_NARROW: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _SENTENCES)
 _RANK_WIDE: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _WIDE_SENTENCES)
 _HALF_LIFE_S: Final = 30 * 24 * 60 * 60.0
-_COLUMNS: Final = ("id", "owner_id", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
+_COLUMNS: Final = ("id", "owner_id", "seq", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
@@ -150,12 +150,14 @@ class Ranked:
     """A passage and its score for a question.
 
     Attributes:
+        seq: its place among its owner's; what was said before it in its session has the one before.
         source_id: the passage that a fact was read from.
         features: each feature's value by name, before its weight.
     """
 
     id: int
     owner_id: int = 0
+    seq: int = 0
     origin: str = Origin.TURN
     source_id: int | None = None
     turn_id: UUID | None
