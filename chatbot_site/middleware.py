@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 access_log = structlog.get_logger("access")
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")
+# Logs outlive the people whom a server forgets.
+_NAMED: Final = re.compile(r"^(/api/(?:users|conversations)/).+?(?=/(?:memories|export|messages)\b|$)")
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
@@ -54,7 +56,7 @@ class RequestIdMiddleware:
         write_line(
             "request",
             method=request.method,
-            path=request.path,
+            path=_NAMED.sub(r"\1…", request.path),
             status=response.status_code,
             duration_ms=round((time.perf_counter() - started) * 1000, 1),
         )

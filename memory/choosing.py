@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,9 @@ from memory.words import words
 
 # What a passage must be worth more for each e-fold of tokens it costs: short ones are preferred among equals.
 _PRICE_OF_LENGTH: Final = 0.25
+# An answer of at most so many words needs its question, and is one when the passage before is so much like the question asked.
+_SHORT_WORDS: Final = 15
+_SURELY_ANSWERS: Final = 1.0
 # A passage of at most so many times a fact's words says little else than the fact.
 _LITTLE_ELSE: Final = 2.0
 
@@ -47,32 +50,73 @@ def choose(
     """Choose the passages that are worth their tokens, at most `limit` of them within `budget_tokens`.
 
     A passage that does not fit is passed over, not the end. What says the same as another is left out, and so is what says little
-    else than a fact that was read from it, in favour of the fact.
+    else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers.
     """
     tokens = [max(tokens_of(passage), 1) for passage in ranked]
     values = [passage.score - _PRICE_OF_LENGTH * math.log(cost) for passage, cost in zip(ranked, tokens, strict=True)]
     told_by_facts = _told_by_facts(ranked, values, threshold=threshold)
-    chosen: set[int] = set()
-    reasons: dict[int, WhyNot] = {}
-    left, said = budget_tokens, set()
+    choosing = _Choosing(ranked, tokens, told_by_facts, threshold=threshold, passages_left=limit, tokens_left=budget_tokens)
     for place in sorted(range(len(ranked)), key=lambda place: -values[place]):
-        passage = ranked[place]
-        if threshold and passage.score < threshold:
-            reasons[place] = WhyNot.BELOW_THRESHOLD
-        elif passage.id in told_by_facts or _said(passage) in said:
-            reasons[place] = WhyNot.DUPLICATE
-        elif len(chosen) >= limit:
-            reasons[place] = WhyNot.OVER_LIMIT
-        elif tokens[place] > left:
-            reasons[place] = WhyNot.OVER_BUDGET
-        else:
-            chosen.add(place)
-            said.add(_said(passage))
-            left -= tokens[place]
+        choosing.consider(place)
     return Choice(
-        tuple(ranked[place] for place in sorted(chosen)),
-        tuple(LeftOut(ranked[place], reasons[place]) for place in sorted(reasons)),
+        tuple(ranked[place] for place in sorted(choosing.chosen)),
+        tuple(LeftOut(ranked[place], choosing.left_out[place]) for place in sorted(choosing.left_out.keys() - choosing.chosen)),
     )
+
+
+class _Choosing:
+    """A choice while it is made. Passages are named by their places in `ranked`."""
+
+    def __init__(
+        self, ranked: Sequence[Ranked], tokens: Sequence[int], told: Set[int], *, threshold: float, passages_left: int, tokens_left: int
+    ) -> None:
+        self.chosen: set[int] = set()
+        self.left_out: dict[int, WhyNot] = {}
+        self._ranked = ranked
+        self._tokens = tokens
+        self._told = told
+        self._threshold = threshold
+        self._passages_left = passages_left
+        self._tokens_left = tokens_left
+        self._said: set[tuple[str, ...]] = set()
+        self._places = {(passage.owner_id, passage.seq): place for place, passage in enumerate(ranked)}
+
+    def consider(self, place: int) -> None:
+        if place in self.chosen:
+            return
+        reason = self._reason_against(place)
+        if reason:
+            self.left_out[place] = reason
+            return
+        self._take(place)
+        question = self._question_before(self._ranked[place])
+        if question is not None and self._fits(question):
+            self._take(question)
+
+    def _fits(self, place: int) -> bool:
+        is_new = place not in self.chosen and _said(self._ranked[place]) not in self._said
+        return is_new and self._passages_left > 0 and self._tokens[place] <= self._tokens_left
+
+    def _reason_against(self, place: int) -> WhyNot | None:
+        passage = self._ranked[place]
+        if self._threshold and passage.score < self._threshold:
+            return WhyNot.BELOW_THRESHOLD
+        if passage.id in self._told or _said(passage) in self._said:
+            return WhyNot.DUPLICATE
+        if not self._passages_left:
+            return WhyNot.OVER_LIMIT
+        return WhyNot.OVER_BUDGET if self._tokens[place] > self._tokens_left else None
+
+    def _take(self, place: int) -> None:
+        self.chosen.add(place)
+        self._said.add(_said(self._ranked[place]))
+        self._passages_left -= 1
+        self._tokens_left -= self._tokens[place]
+
+    def _question_before(self, passage: Ranked) -> int | None:
+        """Return the question without which `passage` says little: the one it answers in a few words."""
+        answers = passage.features.get("answers_question", 0.0) >= _SURELY_ANSWERS
+        return self._places.get((passage.owner_id, passage.seq - 1)) if answers and len(words(passage.text)) <= _SHORT_WORDS else None
 
 
 def _told_by_facts(ranked: Sequence[Ranked], values: list[float], *, threshold: float) -> set[int]:

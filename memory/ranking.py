@@ -55,7 +55,7 @@ OF_SESSION: Final = """(
 _RANK: Final = """
 WITH passage AS MATERIALIZED (
     SELECT seq, turn_id, speaker, session, said_at, (said_at AT TIME ZONE 'UTC')::date AS said_on, length, window_length, word_count, asks,
-           has_time, has_number, has_reason, has_name, spans, lag(seq) OVER (ORDER BY seq) IS DISTINCT FROM seq - 1 AS opens
+           has_time, has_number, has_reason, has_name, spans
     FROM memory_passage
     WHERE owner_id = %(owner)s AND valid_until IS NULL AND {of_session}
 ), corpus AS MATERIALIZED (
@@ -96,25 +96,29 @@ WITH passage AS MATERIALIZED (
     JOIN unnest(%(said_first)s::date[], %(said_last)s::date[], %(said_value)s::float8[]) AS asked (first, last, value)
       ON said_on BETWEEN asked.first AND asked.last
     GROUP BY said_on
+), found AS (
+    SELECT passage.*, words.share, meaning.best, nearby.bm25, meaning.mass, day.value AS day,
+           lag(seq) OVER in_session IS DISTINCT FROM seq - 1 AS is_first,
+           coalesce(lag(meaning.question) OVER in_session, 0) + coalesce(lag(words.share_in_questions) OVER in_session, 0) AS asked_before,
+           max(coalesce(meaning.best, 0)) OVER (PARTITION BY session) AS session_meaning
+    FROM passage LEFT JOIN meaning USING (seq) LEFT JOIN words USING (seq) LEFT JOIN nearby USING (seq) LEFT JOIN day USING (said_on)
+    WINDOW in_session AS (PARTITION BY session ORDER BY seq)
 ), feature AS (
     SELECT seq, turn_id,
-           coalesce(words.share, 0) AS words,
-           coalesce(meaning.best, 0) AS meaning,
-           coalesce(nearby.bm25, 0) / 10 AS nearby_words,
-           coalesce(meaning.mass, 0) / greatest(word_count, 1) AS whole_passage,
-           CASE WHEN opens THEN 0
-                ELSE coalesce(lag(meaning.question) OVER in_order, 0) + coalesce(lag(words.share_in_questions) OVER in_order, 0)
-           END AS answers_question,
-           max(coalesce(meaning.best, 0)) OVER (PARTITION BY session) AS session_meaning,
-           coalesce(day.value, 0) + CASE WHEN spans && %(spoken_of)s::datemultirange THEN 0.3 ELSE 0 END AS date,
+           coalesce(share, 0) AS words,
+           coalesce(best, 0) AS meaning,
+           coalesce(bm25, 0) / 10 AS nearby_words,
+           coalesce(mass, 0) / greatest(word_count, 1) AS whole_passage,
+           CASE WHEN is_first THEN 0 ELSE asked_before END AS answers_question,
+           session_meaning,
+           coalesce(day, 0) + CASE WHEN %(names_dates)s AND spans && %(spoken_of)s::datemultirange THEN 0.3 ELSE 0 END AS date,
            (speaker = %(speaker)s)::int AS speaker,
            greatest(has_time::int * %(time)s::float8, has_number::int * %(number)s::float8, has_reason::int * %(reason)s::float8,
                     has_name::int * %(name)s::float8) AS answer_form,
            asks,
-           opens::int AS opens,
-           power(0.5, greatest(extract(epoch FROM now() - said_at), 0)::float8 / %(half_life_s)s) AS recent
-    FROM passage LEFT JOIN meaning USING (seq) LEFT JOIN words USING (seq) LEFT JOIN nearby USING (seq) LEFT JOIN day USING (said_on)
-    WINDOW in_order AS (ORDER BY seq)
+           is_first::int AS opens,
+           power(0.5, greatest(date_part('epoch', now() - said_at), 0) / %(half_life_s)s) AS recent
+    FROM found
 ), ranked AS (
     SELECT *,
            %(weight_words)s::float8 * words + %(weight_meaning)s::float8 * meaning + %(weight_nearby_words)s::float8 * nearby_words
@@ -127,8 +131,8 @@ WITH passage AS MATERIALIZED (
     ORDER BY score DESC, seq
     LIMIT %(most)s
 )
-SELECT passage.id, passage.owner_id, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at, passage.text,
-       ranked.score,
+SELECT passage.id, passage.owner_id, passage.seq, passage.origin, passage.source_id, passage.turn_id, passage.speaker, passage.said_at,
+       passage.text, ranked.score,
        ARRAY[ranked.words, ranked.meaning, ranked.nearby_words, ranked.whole_passage, ranked.answers_question, ranked.session_meaning,
              ranked.date, ranked.speaker, ranked.answer_form, ranked.asks, ranked.opens, ranked.recent]::float8[]
 FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
@@ -137,7 +141,7 @@ ORDER BY ranked.score DESC, ranked.seq
 _RANK_NARROW: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _SENTENCES)
 _RANK_WIDE: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _WIDE_SENTENCES)
 _HALF_LIFE_S: Final = 30 * 24 * 60 * 60.0
-_COLUMNS: Final = ("id", "owner_id", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
+_COLUMNS: Final = ("id", "owner_id", "seq", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
 _WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
@@ -146,12 +150,14 @@ class Ranked:
     """A passage and its score for a question.
 
     Attributes:
+        seq: its place among its owner's; what was said before it in its session has the one before.
         source_id: the passage that a fact was read from.
         features: each feature's value by name, before its weight.
     """
 
     id: int
     owner_id: int = 0
+    seq: int = 0
     origin: str = Origin.TURN
     source_id: int | None = None
     turn_id: UUID | None
@@ -196,6 +202,7 @@ def rank(
         "said_last": [days.last for days in asked.said],
         "said_value": [days.value for days in asked.said],
         "spoken_of": "{" + ",".join(f"[{first},{last}]" for first, last in asked.spoken_of) + "}",
+        "names_dates": bool(asked.spoken_of),
         "not_turns": list(not_turns),
         "most": most,
         **{form: asked.forms.get(form, 0.0) for form in ("time", "number", "reason", "name")},

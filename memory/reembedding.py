@@ -150,13 +150,19 @@ class Reembedding:
         progress = Progress(total)
         while True:
             for owner_ids in _owners():
-                place = _FIRST
-                while pending := self._next(owner_ids, after=place, most=PASSAGES_AT_ONCE):
-                    self._store(pending, self._embed(pending, pauses_s=_PAUSES_S), progress)
-                    place = (pending[-1].owner_id, pending[-1].seq)
-                    report(progress)
+                self._change_some(owner_ids, progress, report=report)
             if self._switch(progress):
                 return progress
+
+    def _change_some(self, owner_ids: Sequence[int], progress: Progress, *, report: Callable[[Progress], None]) -> None:
+        place, count = _FIRST, PASSAGES_AT_ONCE
+        while count == PASSAGES_AT_ONCE:  # fewer are the last; what somebody goes on saying meanwhile is left for the next pass
+            pending = self._next(owner_ids, after=place, most=PASSAGES_AT_ONCE)
+            count = len(pending)
+            if pending:
+                self._store(pending, self._embed(pending, pauses_s=_PAUSES_S), progress)
+                place = (pending[-1].owner_id, pending[-1].seq)
+                report(progress)
 
     def _switch(self, progress: Progress) -> bool:
         """Embed the last ones and bring the new space into use; False: there were too many, or they could not be embedded."""

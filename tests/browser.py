@@ -25,6 +25,12 @@ ARGUMENTS = [
     # Pages under test may load nothing from elsewhere.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
 ]
+# Controls in the page's own part that a screen reader would read out without a name.
+NAMELESS_CONTROLS = """() => [...document.querySelectorAll("#main :is(input, select, textarea, button, a[href])")]
+    .filter((control) => control.type !== "hidden" && control.checkVisibility())
+    .filter((control) => !control.labels?.length && !control.textContent.trim() && !control.ariaLabel && !control.title)
+    .filter((control) => !control.placeholder && !(control.type === "submit" && control.value))
+    .map((control) => control.outerHTML.slice(0, 200))"""
 RESULTS_DIR = Path(__file__).resolve().parent.parent / "test-results"
 
 

@@ -23,7 +23,12 @@ from chatbot_site.tokenizer import place_ranks
 
 _START_S = 60.0
 # What decides how texts are embedded: here the built-in embedder does, whatever the environment says.
-_NOT_INHERITED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "EMBEDDING_BASE_URL", "EMBEDDING_API_KEY", "EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS")
+_EMBEDDING = ("BASE_URL", "API_KEY", "MODEL", "DIMENSIONS")
+_NOT_INHERITED = (
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    *(f"{prefix}_{name}" for prefix in ("EMBEDDING", "EMBEDDING_NEXT") for name in _EMBEDDING),
+)
 
 
 @contextmanager

@@ -111,7 +111,9 @@ def refuse(form: forms.Form, error: ChatbotError) -> None:
 
 def _passages(text: str) -> list[str]:
     """Return a text in passages of 100 to 200 tokens, without those that have no words."""
-    return [part.strip() for part in parts(text) if words(part)] or [text]
+    # Lines of dashes and the like have few tokens for their length.
+    pieces = [part[start : start + curating.MAX_CHARS] for part in parts(text) for start in range(0, len(part), curating.MAX_CHARS)]
+    return [piece.strip() for piece in pieces if words(piece)] or [text]
 
 
 async def _add_all(owner_id: int, texts: Sequence[str], *, author: str) -> None:

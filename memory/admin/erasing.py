@@ -44,7 +44,7 @@ def erase(request: HttpRequest, subject: Subject) -> HttpResponseBase:
         request,
         "admin/memory/erase.html",
         subject,
-        tab="overview",
+        tab="",
         status=422 if form.errors else 200,
         form=form,
         memory_count=sum(memory_counts([owner.pk for owner in owners_of_subject(subject.pk)]).values()),

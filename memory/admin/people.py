@@ -41,7 +41,6 @@ class SubjectAdmin(ReadOnlyAdmin):
     """Everybody who talked to an agent, the newest first."""
 
     list_display = ("person", "agents", "memories", "turns", "last_seen")
-    list_display_links = None
     search_fields = ("name", "=owner")
     search_help_text = "Search for a user's name, a session, or a number such as #17."
     ordering = ("-id",)
@@ -85,7 +84,7 @@ class SubjectAdmin(ReadOnlyAdmin):
 
     @admin.display(description="person", ordering="name")
     def person(self, subject: Subject) -> SafeString:
-        return render_to_string("admin/memory/cells/person.html", {"subject": subject, "name": _glance_of(subject).name})
+        return render_to_string("admin/memory/cells/person.html", {"name": _glance_of(subject).name})
 
     @admin.display(description="agents")
     def agents(self, subject: Subject) -> str:

@@ -38,7 +38,7 @@ def person(request: HttpRequest, subject: Subject) -> HttpResponseBase:
         request,
         "admin/memory/person.html",
         subject,
-        tab="overview",
+        tab="",
         agents=_agents_of(subject),
         conversations=newest[:MOST_CONVERSATIONS],
         conversation_count=newest.count(),
@@ -47,7 +47,7 @@ def person(request: HttpRequest, subject: Subject) -> HttpResponseBase:
 
 
 def render_person_page(request: HttpRequest, template: str, subject: Subject, *, tab: str, **context: Any) -> HttpResponse:
-    """Render one of a person's pages with a tab for each agent that remembers them."""
+    """Render one of a person's pages with a tab for each agent that remembers them; `tab` is an agent, or "" for the overview."""
     name = name_person(subject)
     shared = {
         "opts": Subject._meta,

@@ -8,18 +8,22 @@ import math
 import threading
 import time
 from collections import Counter
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+@lru_cache(maxsize=4096)
+def _signs(word: str, dimensions: int) -> list[float]:
+    seed = hashlib.sha256(word.encode()).digest()
+    return [1.0 if seed[step // 8 % 32] >> step % 8 & 1 else -1.0 for step in range(dimensions)]
+
+
 def vector_of(text: str, *, dimensions: int) -> list[float]:
-    vector = [0.0] * dimensions
-    for word in text.lower().split():
-        seed = hashlib.sha256(word.strip(".,!?").encode()).digest()
-        for step in range(dimensions):
-            vector[step] += 1.0 if seed[step // 8 % 32] >> step % 8 & 1 else -1.0
-    length = math.hypot(*vector) or 1.0
-    return [value / length for value in vector] if any(vector) else [1.0] + [0.0] * (dimensions - 1)
+    words = [word.strip(".,!?") for word in text.lower().split()]
+    vector = [sum(column) for column in zip(*(_signs(word, dimensions) for word in words), strict=True)]
+    length = math.hypot(*vector)
+    return [value / length for value in vector] if length else [1.0] + [0.0] * (dimensions - 1)
 
 
 class EmbeddingServer:

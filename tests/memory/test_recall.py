@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -322,6 +323,23 @@ def test_what_is_chosen_is_worth_its_tokens():
     assert chosen(40) == [2, 4]  # the long one no longer fits, which does not end it
     assert chosen(100, limit=1) == [2]
     assert chosen(1) == []
+
+
+def test_a_short_answer_brings_its_question_along():
+    answering = {"features": {"answers_question": 1.4}}
+    question = replace(passage(1, 3.0, "Where were you born?"), seq=7)
+    answer = replace(passage(2, 9.0, "In Oslo."), seq=8, **answering)
+    long = replace(passage(3, 8.0, "I was born in Oslo " + "and more " * 10), seq=8, **answering)
+
+    def chosen(*ranked, **fields):
+        found = choose(ranked, **{"limit": 5, "budget_tokens": 100, "tokens_of": lambda p: len(p.text.split()), "threshold": 5, **fields})
+        return [each.id for each in found.passages], [each.passage.id for each in found.left_out]
+
+    assert chosen(answer, question) == ([2, 1], [])
+    assert chosen(long, question) == ([3], [1])
+    assert chosen(replace(answer, features={"answers_question": 0.5}), question) == ([2], [1])
+    assert chosen(replace(answer, owner_id=9), question) == ([2], [1])
+    assert chosen(answer, question, limit=1) == chosen(answer, question, budget_tokens=5) == ([2], [1])
 
 
 @pytest.fixture

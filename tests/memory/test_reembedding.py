@@ -193,6 +193,7 @@ def test_memory_is_recalled_and_written_all_the_while(servers, start, finish):
         say(finish, 1, person=person, start=said)
         remember()
         said += 1
+        assert said < 400, "it waits for somebody to stop talking"
     code, output = end(process)
     assert code == 0, output
     assert (used[0], said > 152) == ("old", True)
@@ -222,6 +223,21 @@ def test_killed_and_run_again_it_goes_on_and_embeds_nothing_twice(servers, start
     assert places(spaces()["new"]) == places(spaces()["old"])
     new.texts.pop("Which length?")
     assert set(new.texts.values()) == {1}
+
+
+def test_what_is_forgotten_meanwhile_does_not_come_back(servers, start, finish):
+    _, new = servers
+    say(finish, 200)
+    remember()
+    new.delay_s = 0.15
+    process = start()
+    eventually(lambda: new.texts.total() > 100, what="some are embedded", timeout_s=30)
+    Passage.objects.filter(seq__lt=500).delete()
+    code, output = end(process)
+    assert code == 0, output
+    left = set(Passage.objects.values_list("owner_id", "seq"))
+    assert left
+    assert {(owner, seq) for owner, seq, _ in places(spaces()["new"])} == left
 
 
 def test_from_long_vectors_to_short_ones_and_back(servers, start, finish, settings):

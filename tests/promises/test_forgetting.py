@@ -47,20 +47,20 @@ def _nothing_waits(live_db: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def _remembering(server_environment: dict[str, str], embedder_port: int) -> Iterator[LiveServer]:
+def remembering_server(server_environment: dict[str, str], embedder_port: int) -> Iterator[LiveServer]:
     own = {"EMBEDDER_URL": f"http://127.0.0.1:{embedder_port}/v1", "MEMORY_DEADLINE_MS": "5000", "CHAT_HISTORY_TURNS": "0"}
     with live_server(environment={**server_environment, **own}) as server:
         yield server
 
 
 @pytest.fixture
-def calling(_remembering: LiveServer, watch_log: Callable[[LiveServer], None]) -> Iterator[Callable[..., httpx2.Client]]:
+def calling(remembering_server: LiveServer, watch_log: Callable[[LiveServer], None]) -> Iterator[Callable[..., httpx2.Client]]:
     clients = []
-    watch_log(_remembering)
+    watch_log(remembering_server)
 
     def calling(credential: IssuedKey | str) -> httpx2.Client:
         secret = credential if isinstance(credential, str) else credential.secret
-        clients.append(_remembering.client(headers={"Authorization": f"Bearer {secret}"}))
+        clients.append(remembering_server.client(headers={"Authorization": f"Bearer {secret}"}))
         return clients[-1]
 
     yield calling
@@ -232,7 +232,7 @@ def test_a_users_token_reaches_that_user_and_nobody_else(make_chat_agent, upstre
     assert token.get(f"/api/users/{user}/memories", params={"agent": party.agent.slug}).status_code == 200
 
 
-def test_an_erased_person_is_recalled_no_more_and_no_word_of_them_is_left(make_chat_agent, upstream, calling, embedder):
+def test_an_erased_person_is_recalled_no_more_and_no_word_of_them_is_left(make_chat_agent, upstream, calling, embedder, remembering_server):
     agent = make_chat_agent(upstream, access="key", **MEMORY)
     client = calling(make_key(agent, scopes=ALL))
     canary, user = unique("zyxwv").replace("-", ""), unique("ada")
@@ -248,6 +248,8 @@ def test_an_erased_person_is_recalled_no_more_and_no_word_of_them_is_left(make_c
     assert receipt["counts"]["recalled"] > 0
     assert tables_holding(canary) == set()
     assert tables_holding(user) == set()
+    assert user not in remembering_server.log()
+    assert canary not in remembering_server.log()
     chat(client, agent, "What is my dog called?", user=user)
     remember(embedder)
     chat(client, agent, "What is my dog called?", user=user)

@@ -14,16 +14,11 @@ from agents import roles
 from agents.models import Agent, Provider
 from agents.versions.drafts import draft_of, start_draft
 from observability.api import count_tokens
+from tests.browser import NAMELESS_CONTROLS
 from tests.factories import make_provider, make_user, make_version
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
 
-# Controls in the page's own part that a screen reader would read out without a name.
-NAMELESS_CONTROLS = """() => [...document.querySelectorAll("#main :is(input, select, textarea, button, a[href])")]
-    .filter((control) => control.type !== "hidden" && control.checkVisibility())
-    .filter((control) => !control.labels?.length && !control.textContent.trim() && !control.ariaLabel && !control.title)
-    .filter((control) => !control.placeholder && !(control.type === "submit" && control.value))
-    .map((control) => control.outerHTML.slice(0, 200))"""
 PASSWORD = "a long enough password"
 
 

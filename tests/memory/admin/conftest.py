@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.test import Client
@@ -50,7 +51,8 @@ def remember(embedder: EmbeddingModel) -> Callable[[], None]:
         finally:
             await close_transports()
 
-    return lambda: asyncio.run(drain())
+    # In a thread of its own: where Chromium is driven, this one has an event loop already.
+    return lambda: ThreadPoolExecutor(1).submit(asyncio.run, drain()).result()
 
 
 @pytest.fixture

@@ -68,6 +68,14 @@ def test_a_long_text_becomes_passages_that_are_found_one_by_one(editor, prices):
     assert len(list_memories(prices.pk, limit=200).items) == len(cards), "nothing is added twice"
 
 
+def test_a_text_with_long_lines_of_dashes_is_kept_too(editor, prices):
+    text = f"Tea costs 2 euros.\n{'-' * 9000}\nCoffee costs 3 euros."
+    assert "Remembered" in text_of(editor.post(url("add_memory", prices), {"text": text}, follow=True))
+    kept = " ".join(card.text for card in list_memories(prices.pk).items)
+    assert "Tea costs 2 euros." in kept
+    assert "Coffee costs 3 euros." in kept
+
+
 def test_texts_are_searched_corrected_and_forgotten(editor, prices):
     id = make_passage(prices, "Tea costs 2 euros.")
     make_passage(prices, "Coffee costs 3 euros.")

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from memory.browsing import list_memories, memory_counts, person_owner
+from memory.browsing import list_memories, memory_counts, person_owner, shared_owner
 from memory.curating import MAX_CHARS
 from memory.models import Subject
 from tests.factories import make_passage, unique
@@ -163,6 +163,20 @@ def test_editors_meet_no_memories_of_people(editor, owner, maria):
     for page in ("change", "erase"):
         assert editor.get(reverse(f"admin:memory_subject_{page}", args=(maria.pk,))).status_code == 403
     assert (only(owner).text, only(owner).is_pinned) == ("Maria lives in Lisbon.", False)
+
+
+def test_the_sidebar_marks_where_one_is(operator, owner, maria):
+    shared = shared_owner(unique("hours"))
+    for address, marked in (
+        (url("change", owner), "People"),
+        (url("add_memory", owner), "People"),
+        (reverse("admin:memory_subject_change", args=(maria.pk,)), "People"),
+        (url("change", shared), "Shared knowledge"),
+        (reverse("admin:memory_memoryowner_changelist"), "Shared knowledge"),
+        (reverse("admin:memory_turn_changelist"), "Turns"),
+    ):
+        groups = operator.get(address).context["sidebar_navigation"]
+        assert [item["title"] for group in groups for item in group["items"] if item["active"]] == [marked], address
 
 
 def test_what_is_remembered_is_only_ever_text(operator, owner):
