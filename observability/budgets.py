@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from django.db import connection
 
 from observability.models import Budget, BudgetScope, OnUnknownPrice, Period
+from observability.rollups import IN_NO_SUM
 
 _ADD_PERIODS: Final = """
     INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
@@ -32,7 +33,7 @@ _ADD_PERIODS: Final = """
     RETURNING id
 """
 # What was spent in the period before somebody made the budget, or before its first call: of a person by UTC days, else by hours.
-_COUNT_SO_FAR: Final = """
+_COUNT_SO_FAR: Final = f"""
     UPDATE observability_budgetperiod period
     SET (spent_usd, spent_tokens) = (
         SELECT coalesce(sum(usd), 0), coalesce(sum(tokens), 0)::bigint
@@ -40,12 +41,12 @@ _COUNT_SO_FAR: Final = """
             SELECT agent, key, cost_usd AS usd, prompt_tokens + completion_tokens AS tokens FROM observability_usagehour
             WHERE period.subject_id = 0 AND hour >= period.starts_at AND hour < period.ends_at
             UNION ALL
-            SELECT agent, key, cost_usd, prompt_tokens + completion_tokens FROM observability_usageday
+            SELECT agent, key, cost_usd, prompt_tokens + completion_tokens FROM observability_usageperson
             WHERE period.subject_id <> 0 AND subject_id = period.subject_id
               AND day >= (period.starts_at AT TIME ZONE 'UTC')::date AND day < (period.ends_at AT TIME ZONE 'UTC')::date
             UNION ALL
             SELECT agent, key, cost_usd, prompt_tokens + completion_tokens FROM observability_attempt
-            WHERE settled_xid >= coalesce((SELECT upto_xid FROM observability_rollupstate), 0) AND outcome <> 'cached'
+            WHERE {IN_NO_SUM} AND outcome <> 'cached'
               AND started_at >= period.starts_at AND started_at < period.ends_at
               AND (period.subject_id = 0 OR subject_id = period.subject_id)
         ) AS used
@@ -53,7 +54,7 @@ _COUNT_SO_FAR: Final = """
     )
     FROM observability_budget budget
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
-"""
+"""  # noqa: S608 - constants
 _LOCK: Final = """
     SELECT period.id, period.budget_id, period.subject_id, period.starts_at, budget.name, budget.limit_usd, budget.limit_tokens,
            budget.on_unknown_price, period.ends_at, period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens

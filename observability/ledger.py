@@ -19,6 +19,10 @@ from observability.budgets import settle_reservations
 from observability.models import AttemptKind, AttemptOutcome
 from observability.prices import Price
 
+# By these numbers the sums know what they have seen (`observability.rollups`).
+_NUMBER: Final = """
+    pg_current_xact_id()::text::bigint + coalesce((SELECT xid_offset FROM observability_rollupstate WHERE id = 1), 0)
+"""
 _OPEN: Final = """
     INSERT INTO observability_attempt (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
                                        request_id, started_at, deadline_at, outcome, error_code, worst_prompt_tokens,
@@ -32,33 +36,33 @@ _OPEN: Final = """
       AS new (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model, request_id, started_at,
               deadline_at, worst_prompt_tokens, worst_completion_tokens, input_usd, cached_input_usd, output_usd)
 """
-_SETTLE: Final = """
+_SETTLE: Final = f"""
     UPDATE observability_attempt attempt
     SET outcome = done.outcome, error_code = done.error_code, provider = done.provider, model = done.model,
         prompt_tokens = done.prompt_tokens, cached_tokens = done.cached_tokens, completion_tokens = done.completion_tokens,
         is_estimated = done.is_estimated, input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
         output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, first_token_ms = done.first_token_ms,
-        latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = pg_current_xact_id()::text::bigint
+        latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::numeric[],
                 %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::int[], %s::int[])
       AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated, input_usd,
                cached_input_usd, output_usd, cost_usd, saved_usd, first_token_ms, latency_ms)
     WHERE attempt.id = done.id AND attempt.outcome = 'running'
     RETURNING attempt.id
-"""
+"""  # noqa: S608 - constants
 # At worst: the budget it was promised from must not be freed for less than it may have cost.
-_ORPHANS: Final = """
+_ORPHANS: Final = f"""
     UPDATE observability_attempt
     SET outcome = 'orphaned', is_estimated = true, prompt_tokens = worst_prompt_tokens, cached_tokens = 0,
         completion_tokens = worst_completion_tokens,
-        cost_usd = (worst_prompt_tokens * input_usd + worst_completion_tokens * output_usd) / 1000000,
-        settled_at = clock_timestamp(), settled_xid = pg_current_xact_id()::text::bigint
+        cost_usd = (worst_prompt_tokens * greatest(input_usd, cached_input_usd) + worst_completion_tokens * output_usd) / 1000000,
+        settled_at = clock_timestamp(), settled_xid = {_NUMBER}
     WHERE id IN (
         SELECT id FROM observability_attempt WHERE outcome = 'running' AND deadline_at < now()
         ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED
     )
     RETURNING id, cost_usd, prompt_tokens + completion_tokens
-"""
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,13 @@ class NewAttempt:
         return self.worst_prompt_tokens + self.worst_completion_tokens
 
     @property
+    def worst_price(self) -> Price | None:
+        """The price at which it costs the most; None: unknown."""
+        if self.price is None:
+            return None
+        return self.price.dearest(prompt_tokens=self.worst_prompt_tokens, completion_tokens=self.worst_completion_tokens)
+
+    @property
     def worst_usd(self) -> Decimal | None:
         """What it may cost at worst; None where the price is unknown."""
         if self.price is None:
@@ -121,6 +132,11 @@ class SettledAttempt:
     @property
     def tokens(self) -> int:
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
+    @property
+    def held_price(self) -> Price | None:
+        """The price that held for a prompt of this length; None: unknown."""
+        return self.price.at(self.prompt_tokens or 0) if self.price else None
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -156,7 +172,7 @@ def open_attempts(attempts: Sequence[NewAttempt]) -> None:
                 [attempt.deadline_at for attempt in attempts],
                 [attempt.worst_prompt_tokens for attempt in attempts],
                 [attempt.worst_completion_tokens for attempt in attempts],
-                *_prices([attempt.price for attempt in attempts]),
+                *_prices([attempt.worst_price for attempt in attempts]),
             ],
         )
 
@@ -179,7 +195,7 @@ def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
                 [attempt.cached_tokens for attempt in attempts],
                 [attempt.completion_tokens for attempt in attempts],
                 [attempt.is_estimated for attempt in attempts],
-                *_prices([attempt.price for attempt in attempts]),
+                *_prices([attempt.held_price for attempt in attempts]),
                 [attempt.cost_usd for attempt in attempts],
                 [attempt.saved_usd for attempt in attempts],
                 [attempt.first_token_ms for attempt in attempts],

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from observability.models import ModelPrice, PriceSource
+from observability.models import ModelPrice
 from observability.polled import Polled
 
 _MILLION: Final = Decimal(1_000_000)
@@ -38,11 +38,16 @@ class Price:
 
     def most(self, *, prompt_tokens: int, completion_tokens: int) -> Decimal:
         """Return the most that a call of at most so many tokens can cost."""
+        return self.dearest(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)._worst(prompt_tokens, completion_tokens)
+
+    def dearest(self, *, prompt_tokens: int, completion_tokens: int) -> Price:
+        """Return the price, of those that a call of at most so many tokens can meet, at which it costs the most."""
         reached = [self, *(price for above, price in self.tiers if prompt_tokens > above)]
-        return max(
-            (prompt_tokens * max(price.input_usd, price.cached_input_usd or Decimal(0)) + completion_tokens * price.output_usd) / _MILLION
-            for price in reached
-        )
+        return max(reached, key=lambda price: price._worst(prompt_tokens, completion_tokens))
+
+    def _worst(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        input_usd = max(self.input_usd, self.cached_input_usd or Decimal(0))
+        return (prompt_tokens * input_usd + completion_tokens * self.output_usd) / _MILLION
 
     def at(self, prompt_tokens: int) -> Price:
         """Return the price that holds for a prompt of this length."""
@@ -60,16 +65,10 @@ _PriceList = Mapping[tuple[str, str], Sequence[tuple[datetime, Price]]]
 
 
 def read_prices() -> _PriceList:
-    """Read every price: by provider and model, each from when it holds, the newest first; manual ones hide the catalogue's."""
+    """Read every price: by provider and model, each from when it holds; manual ones before the catalogue's, the newest first."""
     found: defaultdict[tuple[str, str], list[tuple[datetime, Price]]] = defaultdict(list)
-    manual = set()
     for row in ModelPrice.objects.order_by("-source", "-effective_from"):  # manual before catalogue
-        name = (row.provider, row.model)
-        if row.source == PriceSource.MANUAL:
-            manual.add(name)
-        elif name in manual:
-            continue
-        found[name].append((row.effective_from, price_of(row)))
+        found[row.provider, row.model].append((row.effective_from, price_of(row)))
     return found
 
 

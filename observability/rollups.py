@@ -6,58 +6,78 @@ is in no sum, and in the next one exactly once. Reports add what came since (`ob
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+import structlog
 from django.db import connection
 
-# Transactions below the snapshot's xmin have all ended, so no attempt with a smaller number can appear any more.
+log = structlog.get_logger(__name__)
+
+MEASURES: Final[Mapping[str, str]] = {
+    "attempts": "count(*)",
+    "turns": "count(*) FILTER (WHERE kind = 'chat' AND number = 1)",
+    "failed": "count(*) FILTER (WHERE outcome IN ('failed', 'interrupted', 'orphaned'))",
+    "cached": "count(*) FILTER (WHERE outcome = 'cached')",
+    "prompt_tokens": "coalesce(sum(prompt_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
+    "cached_tokens": "coalesce(sum(cached_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
+    "completion_tokens": "coalesce(sum(completion_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
+    "cost_usd": "coalesce(sum(cost_usd), 0)",
+    "saved_usd": "coalesce(sum(saved_usd), 0)",
+    "unpriced": "count(*) FILTER (WHERE cost_usd IS NULL)",
+}
+"""What is summed, and how each sum is made of attempts."""
+
+DERIVED: Final[Mapping[str, str]] = {
+    "hour": "date_trunc('hour', started_at, 'UTC')",
+    "day": "(started_at AT TIME ZONE 'UTC')::date",
+}
+"""The columns of sums that attempts have under no name."""
+
+_OF_MODEL: Final = ("agent", "key", "kind", "provider", "model")
+TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "observability_usagehour": ("hour", *_OF_MODEL),
+    "observability_usageday": ("day", *_OF_MODEL),
+    "observability_usageperson": ("day", "subject_id", *_OF_MODEL),
+    "observability_usageconversation": ("day", "conversation_id", "agent", "key"),
+}
+"""The tables of sums, each with what it is grouped by."""
+
+IN_NO_SUM: Final = """
+    settled_xid BETWEEN coalesce((SELECT upto_xid FROM observability_rollupstate WHERE id = 1), 0) AND 9223372036854775807
+"""
+"""Which attempts are in no sum yet. It has both bounds: of one alone the planner believes that it leaves a third of the ledger."""
+
 _LOCK_STATE: Final = """
     INSERT INTO observability_rollupstate (id, upto_xid) VALUES (1, 0)
     ON CONFLICT (id) DO UPDATE SET upto_xid = observability_rollupstate.upto_xid
-    RETURNING upto_xid
+    RETURNING upto_xid, xid_offset
 """
+# Transactions below the snapshot's xmin have all ended, so no attempt with a smaller number can appear any more.
 _HORIZON: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-_END_STATE: Final = "UPDATE observability_rollupstate SET upto_xid = %s, rolled_up_at = now() WHERE id = 1"
-SUMS: Final = """
-    count(*) AS attempts,
-    count(*) FILTER (WHERE outcome IN ('failed', 'interrupted', 'orphaned')) AS failed,
-    count(*) FILTER (WHERE outcome = 'cached') AS cached,
-    coalesce(sum(prompt_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint AS prompt_tokens,
-    coalesce(sum(cached_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint AS cached_tokens,
-    coalesce(sum(completion_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint AS completion_tokens,
-    coalesce(sum(cost_usd), 0) AS cost_usd,
-    coalesce(sum(saved_usd), 0) AS saved_usd,
-    count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced
-"""
-MEASURES: Final = (
-    "attempts",
-    "failed",
-    "cached",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "cost_usd",
-    "saved_usd",
-    "unpriced",
-)
-_ADDED: Final = ", ".join(f"{name} = sums.{name} + EXCLUDED.{name}" for name in MEASURES)
-_COLUMNS: Final = ", ".join(MEASURES)
-_ADD_HOURS: Final = f"""
-    INSERT INTO observability_usagehour AS sums (hour, agent, key, kind, provider, model, {_COLUMNS})
-    SELECT date_trunc('hour', started_at, 'UTC'), agent, key, kind, provider, model, {SUMS}
-    FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s
-    GROUP BY 1, 2, 3, 4, 5, 6
-    ORDER BY 1, 2, 3, 4, 5, 6
-    ON CONFLICT (hour, agent, key, kind, provider, model) DO UPDATE SET {_ADDED}
-"""  # noqa: S608 - constants
-_ADD_DAYS: Final = f"""
-    INSERT INTO observability_usageday AS sums (day, agent, key, subject_id, kind, provider, model, {_COLUMNS})
-    SELECT (started_at AT TIME ZONE 'UTC')::date, agent, key, subject_id, kind, provider, model, {SUMS}
-    FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s
-    GROUP BY 1, 2, 3, 4, 5, 6, 7
-    ORDER BY 1, 2, 3, 4, 5, 6, 7
-    ON CONFLICT (day, agent, key, subject_id, kind, provider, model) DO UPDATE SET {_ADDED}
-"""  # noqa: S608 - constants
+_END_STATE: Final = "UPDATE observability_rollupstate SET upto_xid = %s, xid_offset = %s, rolled_up_at = now() WHERE id = 1"
+# Whoever settles waits until the sums are made anew.
+_LOCK_LEDGER: Final = "LOCK TABLE observability_attempt IN SHARE MODE"
+_LAST_SETTLED: Final = "SELECT coalesce(max(settled_xid), 0) FROM observability_attempt"
+
+
+def sums_of_attempts(columns: tuple[str, ...]) -> str:
+    """Return what to select of attempts for a table of sums: `columns`, then the measures."""
+    named = [f"{DERIVED[column]} AS {column}" if column in DERIVED else column for column in columns]
+    return ", ".join([*named, *(f"{made} AS {name}" for name, made in MEASURES.items())])
+
+
+def _statement_for(table: str, columns: tuple[str, ...]) -> str:
+    places = ", ".join(str(place) for place in range(1, len(columns) + 1))
+    return f"""
+        INSERT INTO {table} AS sums ({", ".join([*columns, *MEASURES])})
+        SELECT {sums_of_attempts(columns)} FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s
+        GROUP BY {places} ORDER BY {places}
+        ON CONFLICT ({", ".join(columns)}) DO UPDATE SET {", ".join(f"{name} = sums.{name} + EXCLUDED.{name}" for name in MEASURES)}
+    """  # noqa: S608 - constants
+
+
+_ADD: Final = tuple(_statement_for(table, columns) for table, columns in TABLES.items())
 
 
 def roll_up() -> int:
@@ -67,15 +87,44 @@ def roll_up() -> int:
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_STATE)
-        [since] = cursor.fetchone() or [0]
+        since, offset = cursor.fetchone() or (0, 0)
         # Only now: a snapshot from before the lock would not have seen what the process before summed.
-        cursor.execute(_HORIZON)
-        [upto] = cursor.fetchone() or [0]
-        if upto <= since:
+        upto = _horizon(cursor) + offset
+        if upto < since:
+            return _start_over(cursor)
+        if upto == since:
             return 0
-        cursor.execute(_ADD_HOURS, [since, upto])
-        changed = cursor.rowcount
-        cursor.execute(_ADD_DAYS, [since, upto])
+        changed = _add(cursor, since, upto)
+        cursor.execute(_END_STATE, [upto, offset])
+    return changed
+
+
+def _horizon(cursor: Any) -> int:
+    cursor.execute(_HORIZON)
+    [xmin] = cursor.fetchone() or [0]
+    return int(xmin)
+
+
+def _add(cursor: Any, since: int, upto: int) -> int:
+    changed = 0
+    for statement in _ADD:
+        cursor.execute(statement, [since, upto])
         changed += cursor.rowcount
-        cursor.execute(_END_STATE, [upto])
-    return int(changed)
+    return changed
+
+
+def _start_over(cursor: Any) -> int:
+    """Make all sums anew: this database was restored from a dump into a server that counts its transactions from the beginning.
+
+    From now on numbers are higher than all that are in the ledger.
+    """
+    cursor.execute(_LOCK_LEDGER)
+    cursor.execute(_LAST_SETTLED)
+    [last] = cursor.fetchone() or [0]
+    for table in TABLES:
+        cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+    upto = int(last) + 1
+    changed = _add(cursor, 0, upto)
+    cursor.execute(_END_STATE, [upto, upto - _horizon(cursor)])
+    log.warning("sums of the ledger made anew", reason="the database server counts its transactions from a lower number than before")
+    return changed

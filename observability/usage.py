@@ -13,21 +13,13 @@ from typing import Any, Final, Literal
 
 from django.db import connection
 
-from observability.rollups import MEASURES, SUMS
+from observability.rollups import IN_NO_SUM, MEASURES, TABLES, sums_of_attempts
 
-Group = Literal["day", "hour", "agent", "key", "user", "model", "kind"]
+Group = Literal["day", "hour", "agent", "key", "user", "model", "provider", "kind", "conversation"]
 
-_COLUMN_OF: Final[dict[Group, str]] = {
-    "day": "day",
-    "hour": "hour",
-    "agent": "agent",
-    "key": "key",
-    "user": "subject_id",
-    "model": "model",
-    "kind": "kind",
-}
-_NAMES: Final = ", ".join(MEASURES)
-_TOTALS: Final = ", ".join(f"sum({name}) AS {name}" for name in MEASURES)
+_COLUMN_OF: Final[dict[Group, str]] = {"user": "subject_id", "conversation": "conversation_id"}
+_TOTALS: Final = ", ".join(f"sum({name})::{'numeric' if name.endswith('_usd') else 'bigint'} AS {name}" for name in MEASURES)
+_FORECAST_FROM_DAYS: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,45 +38,73 @@ class UsageLine:
     """One line of a report. `group` holds the values grouped by, by name; money in US dollars."""
 
     group: dict[str, Any]
+    attempts: int = 0
+    turns: int = 0
+    failed: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    saved_usd: Decimal = Decimal(0)
+    unpriced: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Attempts that failed in one way."""
+
+    provider: str
+    model: str
+    outcome: str
+    error_code: str
     attempts: int
-    failed: int
-    cached: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    cost_usd: Decimal
-    saved_usd: Decimal
-    unpriced: int
+    last_at: datetime
 
 
-def report(wanted: Wanted, *, by: Sequence[Group] = ()) -> list[UsageLine]:
-    """Return the sums of what is `wanted`, one line for each group, in the groups' order. Without groups: one line, or none."""
-    by_hour = "hour" in by
-    if by_hour and "user" in by:
-        raise ValueError("hours are not kept by person")
-    table, when = ("observability_usagehour", "hour") if by_hour else ("observability_usageday", "day")
-    groups = [_COLUMN_OF[group] for group in by]
+def report(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = False, limit: int | None = None) -> list[UsageLine]:
+    """Return the sums of what is `wanted`, one line for each group. Without groups: one line, or none.
+
+    Args:
+        dearest: the most expensive first; otherwise in the groups' order.
+        limit: return at most so many lines.
+
+    Raises:
+        ValueError: nothing is kept by all of these groups at once.
+    """
+    table, columns = _table_for(wanted, by)
+    groups = [_COLUMN_OF.get(group, group) for group in by]
     conditions, values = _conditions(wanted)
     first, after = _bounds(wanted)
-    bounds: list[Any] = [first, after] if by_hour else [wanted.first, wanted.last + timedelta(days=1)]
-    columns = "agent, key, kind, provider, model" + ("" if by_hour else ", subject_id")
-    moment = "date_trunc('hour', started_at, 'UTC')" if by_hour else "(started_at AT TIME ZONE 'UTC')::date"
+    when = columns[0]
+    bounds: list[Any] = [first, after] if when == "hour" else [wanted.first, wanted.last + timedelta(days=1)]
+    places = ", ".join(str(place) for place in range(1, len(columns) + 1))
+    order = "cost_usd DESC, attempts DESC" if dearest else ", ".join(groups)
     statement = f"""
-        WITH upto AS MATERIALIZED (SELECT coalesce(max(upto_xid), 0) AS upto_xid FROM observability_rollupstate),
-        line AS (
-            SELECT {when}, {columns}, {_NAMES} FROM {table} WHERE {when} >= %s AND {when} < %s {conditions}
+        WITH line AS (
+            SELECT {", ".join([*columns, *MEASURES])} FROM {table} WHERE {when} >= %s AND {when} < %s {conditions}
             UNION ALL
-            SELECT {moment} AS {when}, {columns}, {SUMS} FROM observability_attempt
-            WHERE settled_xid >= (SELECT upto_xid FROM upto) AND started_at >= %s AND started_at < %s {conditions}
-            GROUP BY 1, {columns}
+            SELECT {sums_of_attempts(columns)} FROM observability_attempt
+            WHERE {IN_NO_SUM} AND started_at >= %s AND started_at < %s {conditions}
+            GROUP BY {places}
         )
         SELECT {"".join(f"{group}, " for group in groups)}{_TOTALS} FROM line
-        {f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else "HAVING count(*) > 0"}
+        {f"GROUP BY {', '.join(groups)} ORDER BY {order}" if groups else "HAVING count(*) > 0"}
+        LIMIT %s
     """  # noqa: S608 - built of constants; values are parameters
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*bounds, *values, first, after, *values])
+        cursor.execute(statement, [*bounds, *values, first, after, *values, limit])
         rows = cursor.fetchall()
     return [UsageLine(group=dict(zip(by, row[: len(by)], strict=True)), **dict(zip(MEASURES, row[len(by) :], strict=True))) for row in rows]
+
+
+def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...]]:
+    """Return the smallest table of sums that knows all of it, and its columns."""
+    needed = {_COLUMN_OF.get(group, group) for group in by} | ({"subject_id"} if wanted.subject_id is not None else set())
+    for table in ("observability_usageday", "observability_usagehour", "observability_usageperson", "observability_usageconversation"):
+        if needed <= set(TABLES[table]):
+            return table, TABLES[table]
+    raise ValueError(f"nothing is kept by {', '.join(by)} at once")
 
 
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
@@ -106,12 +126,31 @@ def _bounds(wanted: Wanted) -> tuple[datetime, datetime]:
     return first, datetime.combine(wanted.last, datetime.min.time(), UTC) + timedelta(days=1)
 
 
+def failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
+    """Return which attempts failed and how, the most frequent first."""
+    conditions, values = _conditions(wanted)
+    statement = f"""
+        SELECT provider, model, outcome, error_code, count(*), max(started_at) FROM observability_attempt
+        WHERE outcome IN ('failed', 'interrupted', 'orphaned') AND started_at >= %s AND started_at < %s {conditions}
+        GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT %s
+    """  # noqa: S608 - built of constants; values are parameters
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*_bounds(wanted), *values, limit])
+        return [Failure(**dict(zip(Failure.__slots__, row, strict=True))) for row in cursor.fetchall()]
+
+
 def forecast_usd(today: date) -> Decimal:
-    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days."""
+    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days.
+
+    Where there was nothing before, days are counted from the first one; on that day itself, as if all were like it so far.
+    """
     month_first = today.replace(day=1)
     month_after = (month_first + timedelta(days=32)).replace(day=1)
-    so_far = report(Wanted(first=month_first, last=today))
-    lately = report(Wanted(first=today - timedelta(days=14), last=today - timedelta(days=1)))
-    spent = so_far[0].cost_usd if so_far else Decimal(0)
-    each_day = (lately[0].cost_usd if lately else Decimal(0)) / 14
+    spent = sum((line.cost_usd for line in report(Wanted(first=month_first, last=today))), Decimal(0))
+    lately = report(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
+    before = [line for line in lately if line.group["day"] < today]
+    if before:
+        each_day = sum((line.cost_usd for line in before), Decimal(0)) / (today - before[0].group["day"]).days
+    else:
+        each_day = sum((line.cost_usd for line in lately), Decimal(0))
     return spent + each_day * ((month_after - today).days - 1)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from observability.models.budgets import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice, Period, Reservation
-from observability.models.ledger import Attempt, AttemptKind, AttemptOutcome, RollupState, UsageDay, UsageHour
+from observability.models.ledger import (
+    Attempt,
+    AttemptKind,
+    AttemptOutcome,
+    RollupState,
+    UsageConversation,
+    UsageDay,
+    UsageHour,
+    UsagePerson,
+)
 from observability.models.limits import Limit, LimitScope
 from observability.models.prices import ModelPrice, PriceSource
 
@@ -22,6 +31,8 @@ __all__ = [
     "PriceSource",
     "Reservation",
     "RollupState",
+    "UsageConversation",
     "UsageDay",
     "UsageHour",
+    "UsagePerson",
 ]

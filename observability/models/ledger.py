@@ -80,6 +80,11 @@ class Attempt(models.Model):
         indexes = [
             models.Index(fields=["deadline_at"], condition=Q(outcome=AttemptOutcome.RUNNING), name="attempt_running"),
             models.Index(fields=["settled_xid"], name="attempt_by_settling"),
+            models.Index(
+                fields=["started_at"],
+                condition=Q(outcome__in=(AttemptOutcome.FAILED, AttemptOutcome.INTERRUPTED, AttemptOutcome.ORPHANED)),
+                name="attempt_failed",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -89,12 +94,8 @@ class Attempt(models.Model):
 class _Usage(models.Model):
     """Sums over settled attempts. Money in US dollars."""
 
-    agent = models.CharField(max_length=63)
-    key = models.CharField(max_length=40)
-    kind = models.CharField(max_length=10)
-    provider = models.CharField(max_length=63)
-    model = models.CharField(max_length=200)
-    attempts = models.BigIntegerField()
+    attempts = models.BigIntegerField(help_text="Calls of models, and answers from the reply cache.")
+    turns = models.BigIntegerField(help_text="Turns of a chat: its first attempts.")
     failed = models.BigIntegerField(help_text="Attempts that failed or broke midway.")
     cached = models.BigIntegerField(help_text="Answers from the reply cache.")
     prompt_tokens = models.BigIntegerField()
@@ -108,8 +109,21 @@ class _Usage(models.Model):
         abstract = True
 
 
-class UsageHour(_Usage):
-    """An hour's sums, by agent, key and model."""
+class _UsageOfModel(_Usage):
+    """Sums by agent, key and model."""
+
+    agent = models.CharField(max_length=63)
+    key = models.CharField(max_length=40)
+    kind = models.CharField(max_length=10)
+    provider = models.CharField(max_length=63)
+    model = models.CharField(max_length=200)
+
+    class Meta:
+        abstract = True
+
+
+class UsageHour(_UsageOfModel):
+    """An hour's sums."""
 
     pk = models.CompositePrimaryKey("hour", "agent", "key", "kind", "provider", "model")
     hour = models.DateTimeField()
@@ -118,18 +132,45 @@ class UsageHour(_Usage):
         return f"{self.agent} {self.hour:%Y-%m-%d %H}:00"
 
 
-class UsageDay(_Usage):
-    """A UTC day's sums, by agent, key, person and model."""
+class UsageDay(_UsageOfModel):
+    """A UTC day's sums. It knows no people, so that it stays small however many there are."""
 
-    pk = models.CompositePrimaryKey("day", "agent", "key", "subject_id", "kind", "provider", "model")
+    pk = models.CompositePrimaryKey("day", "agent", "key", "kind", "provider", "model")
     day = models.DateField()
-    subject_id = models.BigIntegerField()
+
+    class Meta:
+        verbose_name = "usage"
+        verbose_name_plural = "usage"
+
+    def __str__(self) -> str:
+        return f"{self.agent} {self.day}"
+
+
+class UsagePerson(_UsageOfModel):
+    """A UTC day's sums of one person."""
+
+    pk = models.CompositePrimaryKey("day", "subject_id", "agent", "key", "kind", "provider", "model")
+    day = models.DateField()
+    subject_id = models.BigIntegerField(help_text="0: of nobody.")
 
     class Meta:
         indexes = [models.Index(fields=["subject_id", "day"], name="usage_by_person")]
 
     def __str__(self) -> str:
-        return f"{self.agent} {self.day}"
+        return f"{self.subject_id} {self.day}"
+
+
+class UsageConversation(_Usage):
+    """A UTC day's sums of one conversation."""
+
+    pk = models.CompositePrimaryKey("day", "conversation_id", "agent", "key")
+    day = models.DateField()
+    conversation_id = models.BigIntegerField(help_text="0: of none.")
+    agent = models.CharField(max_length=63)
+    key = models.CharField(max_length=40)
+
+    def __str__(self) -> str:
+        return f"{self.conversation_id} {self.day}"
 
 
 class RollupState(models.Model):
@@ -137,6 +178,9 @@ class RollupState(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     upto_xid = models.BigIntegerField(default=0)
+    xid_offset = models.BigIntegerField(
+        default=0, db_default=0, help_text="Added to transactions' numbers, which begin anew where a dump is restored elsewhere."
+    )
     rolled_up_at = models.DateTimeField(null=True)
 
     class Meta:
