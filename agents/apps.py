@@ -7,8 +7,11 @@ class AgentsConfig(AppConfig):
 
     def ready(self) -> None:
         from memory.api import describe_people_by
+        from observability.api import register_models_in_use
 
         from . import checks  # noqa: F401 - registers the system checks
         from .access.naming import describe_people
+        from .versions.in_use import list_models_in_use
 
         describe_people_by(describe_people)
+        register_models_in_use(list_models_in_use)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from observability.alerts import keep_telling_of_budgets
 from observability.budgets import Claim, Refusal, active_budgets, reserve
 from observability.bursts import GroupCommit, run_burst
+from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts, settle_orphans
 from observability.limits import Rule, Standing, Verdict, Visit, admit, headers_of, leave, limits, rules_for
@@ -22,6 +24,7 @@ __all__ = [
     "Claim",
     "GroupCommit",
     "HealthCheck",
+    "ModelInUse",
     "NewAttempt",
     "Polled",
     "Price",
@@ -39,16 +42,23 @@ __all__ = [
     "count_tokens_of_prompt",
     "find_price",
     "headers_of",
+    "keep_prices",
+    "keep_telling_of_budgets",
     "leave",
     "limits",
+    "look_up",
+    "models_in_use",
     "most_tokens",
     "open_attempts",
+    "prices_in_use",
     "redis_call",
     "register_health_check",
+    "register_models_in_use",
     "reserve",
     "roll_up",
     "rules_for",
     "run_burst",
     "settle_attempts",
     "settle_orphans",
+    "store_prices",
 ]

@@ -57,7 +57,8 @@ _COUNT_SO_FAR: Final = f"""
 """  # noqa: S608 - constants
 _LOCK: Final = """
     SELECT period.id, period.budget_id, period.subject_id, period.starts_at, budget.name, budget.limit_usd, budget.limit_tokens,
-           budget.on_unknown_price, period.ends_at, period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens
+           budget.on_unknown_price, period.ends_at, period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens,
+           coalesce(period.refused_at >= budget.updated_at, false)
     FROM observability_budgetperiod period
     JOIN unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS asked (budget_id, subject_id, starts_at)
       USING (budget_id, subject_id, starts_at)
@@ -71,6 +72,7 @@ _PROMISE: Final = """
     FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[]) AS more (id, usd, tokens)
     WHERE period.id = more.id
 """
+_NOTE_REFUSALS: Final = "UPDATE observability_budgetperiod SET refused_at = clock_timestamp() WHERE id = ANY(%s)"
 _ADD_RESERVATIONS: Final = """
     INSERT INTO observability_reservation (attempt_id, period_id, usd, tokens)
     SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::numeric[], %s::bigint[])
@@ -132,6 +134,8 @@ class _Row:
     reserved_usd: Decimal
     spent_tokens: int
     reserved_tokens: int
+    refused_before: bool
+    refuses_now: bool = False
 
     def refuses(self, claim: Claim) -> Refusal | None:
         if self.limit_usd is not None and claim.usd is None and self.on_unknown_price == OnUnknownPrice.REFUSE:
@@ -144,6 +148,7 @@ class _Row:
         is_full = _exceeds(self.spent_usd + self.reserved_usd + usd, self.limit_usd) or _exceeds(
             self.spent_tokens + self.reserved_tokens + claim.tokens, self.limit_tokens
         )
+        self.refuses_now |= is_spent
         return Refusal(budget=self.name, resets_at=self.ends_at, is_spent=is_spent) if is_full else None
 
     def promise(self, claim: Claim) -> None:
@@ -173,6 +178,8 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
         rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[4:]) for row in cursor.fetchall()}
         refusals, promises = _grant(claims, wanted, rows)
         _store(cursor, promises)
+        if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
+            cursor.execute(_NOTE_REFUSALS, [refused])  # for `observability.alerts`
     return refusals
 
 

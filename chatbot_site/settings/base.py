@@ -244,6 +244,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "TRUSTED_PROXIES": environment.trusted_proxies,
         "WEB_CONCURRENCY": environment.web_concurrency,
         "ANONYMOUS_REQUESTS_PER_MINUTE": environment.anonymous_requests_per_minute,
+        "ALERT_WEBHOOK_URL": environment.alert_webhook_url,
         "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
         "DEMO_MODEL_URL": environment.demo_model_url,
@@ -315,5 +316,6 @@ def _allowed_outbound(environment: Environment) -> list[str]:
         environment.embedding_base_url,
         environment.embedding_next_base_url,
         environment.embedder_url,
+        environment.alert_webhook_url,
     )
     return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named if url)})

@@ -114,6 +114,13 @@ class Environment(BaseSettings):
         default=150, ge=10, le=10_000, description="how many milliseconds recall may keep an answer waiting, 10 to 10,000"
     )
 
+    # --- alerts -------------------------------------------------------------------------------------------------
+    alert_webhook_url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="the address of a Slack or Discord webhook, or of anything that takes JSON, to tell of budgets that run out",
+    )
+
     # --- chat limits --------------------------------------------------------------------------------------------
     chat_max_message_chars: int = Field(default=32_000, ge=1, le=1_000_000, description="the longest message in characters, 1 to 1,000,000")
     chat_max_reply_chars: int = Field(

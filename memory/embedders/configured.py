@@ -13,7 +13,10 @@ from typing import Final
 from django.conf import settings
 
 from memory.embedders import builtin
+from observability.api import ModelInUse
 
+PROVIDER: Final = "embeddings"
+"""What stands for the provider in prices and in the ledger: embedding models are configured in the environment, and have none."""
 OPENAI_URL: Final = "https://api.openai.com/v1"
 DEFAULT_MODEL: Final = "text-embedding-3-small"
 DEFAULT_DIMENSIONS: Final = 512
@@ -72,6 +75,11 @@ def usable_models() -> tuple[EmbeddingModel, ...]:
     Which of them is used is a matter of whose vectors are stored: `memory.spaces.model_in_use`.
     """
     return tuple(model for model in (embedding_model(), next_embedding_model(), _builtin()) if model)
+
+
+def list_models_in_use() -> list[ModelInUse]:
+    """Return the embedding models that calls may be made of, for their prices."""
+    return [ModelInUse(PROVIDER, model.name, model.base_url, is_free=model.is_builtin) for model in usable_models()]
 
 
 def _model(*, name: str, base_url: str, api_key: str, dimensions: int) -> EmbeddingModel | None:

@@ -81,6 +81,8 @@ class BudgetPeriod(models.Model):
     told_percent = models.PositiveSmallIntegerField(
         default=0, db_default=0, help_text="The highest threshold that was told of: 50, 80, 100."
     )
+    telling_until = models.DateTimeField(null=True, help_text="A worker is telling of it until then.")
+    refused_at = models.DateTimeField(null=True, help_text="Since then, calls have been refused: what is left does not cover them.")
 
     class Meta:
         constraints = [
@@ -91,6 +93,8 @@ class BudgetPeriod(models.Model):
             ),
             models.CheckConstraint(condition=Q(ends_at__gt=F("starts_at")), name="budget_period_ends_after_its_start"),
         ]
+        # For the worker, which looks at all current periods every few seconds.
+        indexes = [models.Index(fields=["ends_at"], name="budget_period_by_end")]
 
     def __str__(self) -> str:
         return f"{self.budget_id} from {self.starts_at:%Y-%m-%d}"

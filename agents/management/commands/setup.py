@@ -1,11 +1,12 @@
 """`manage.py setup`: what a server needs besides its tables. Safe to run at every start, and by several at once.
 
-It brings the environment's provider in step, makes the roles, publishes the example agents where there is no agent, and
-creates a superuser where there is nobody. What people made since stays as it is.
+It brings the environment's provider in step, makes the roles, publishes the example agents where there is no agent, creates a
+superuser where there is nobody, and looks up what models cost. What people made since stays as it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from argparse import ArgumentParser
 from pathlib import Path
@@ -23,6 +24,7 @@ from agents.models import Agent, Provider
 from agents.providers.environment import keep_default_provider
 from agents.versions.documents import apply_document, read_document
 from agents.versions.publishing import NotPublishable
+from observability.api import look_up, models_in_use, prices_in_use, store_prices
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent.parent / "examples"
 # Any constant: two runs at once take turns, and the second finds everything done.
@@ -51,6 +53,7 @@ class Command(BaseCommand):
                 lines += _create_examples()
             if not no_admin:
                 lines += _create_superuser()
+        lines += _price_models()
         # Printed once everything is committed: a password of a run that failed would open nothing.
         for line in [*_about(provider), *lines]:
             self.stdout.write(line)
@@ -67,6 +70,22 @@ def _about(provider: Provider | None) -> list[str]:
     for message in (*check_providers(databases=["default"]), *check_reachable(databases=["default"])):
         lines.append(f"Warning: {message.msg} {message.hint}")
     return lines
+
+
+def _price_models() -> list[str]:
+    models = [model for model in models_in_use() if not model.is_free]
+    if not models:
+        return []
+    try:
+        entries = asyncio.run(look_up(models))
+    except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
+        return [f"Warning: prices could not be looked up ({error}); the worker tries again."]
+    with transaction.atomic():
+        store_prices(models, entries)
+    unknown = [f"{model.model} at {model.provider}" for model, price in prices_in_use() if price is None and not model.is_free]
+    if not unknown:
+        return []
+    return [f"The price of {', '.join(unknown)} is unknown: enter it in the admin under Prices if calls of it shall count in money."]
 
 
 def _create_examples() -> list[str]:

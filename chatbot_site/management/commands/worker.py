@@ -12,11 +12,12 @@ from agents.chat.facts import read_facts
 from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
+from observability.api import keep_prices, keep_telling_of_budgets
 from observability.outbound import close_transports
 
 
 class Command(BaseCommand):
-    help = "Remembers finished turns, reads facts, summarises long conversations, forgets what agents do not keep. Any number may run."
+    help = "What is done in the background: memory, summaries, upkeep, prices, alerts of budgets. Any number may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(_work())
@@ -32,5 +33,7 @@ async def _work() -> None:
             group.create_task(keep_reading_facts(stopping, read_facts))
             group.create_task(keep_summarising(stopping, summarise))
             group.create_task(keep_tidy(stopping, list_policies))
+            group.create_task(keep_prices(stopping))
+            group.create_task(keep_telling_of_budgets(stopping))
     finally:
         await close_transports()
