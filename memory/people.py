@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from memory.curating import MemoryNotFound
 from memory.isolation import acting_for
@@ -21,6 +21,12 @@ class UserNotFound(NotFound):
 def find_subject(owner: str, name: str) -> int | None:
     """Return the id of the person whom `owner` calls `name`; None where there is none."""
     return Subject.objects.filter(owner=owner, name=name).values_list("id", flat=True).first()
+
+
+def names_of_users(owner: str, subject_ids: Iterable[int]) -> dict[int, str]:
+    """Return what `owner` calls the users among these people. Mere sessions, others' users and the erased are left out."""
+    known = Subject.objects.filter(owner=owner, id__in=list(subject_ids)).exclude(name__contains="/")
+    return dict(known.values_list("id", "name"))
 
 
 def known_subject(owner: str, name: str) -> int:

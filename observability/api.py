@@ -7,21 +7,25 @@ from observability.budgets import Claim, Refusal, active_budgets, reserve
 from observability.bursts import GroupCommit, run_burst
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.health import HealthCheck, Unhealthy, register_health_check
-from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts, settle_orphans
-from observability.limits import Rule, Standing, Verdict, Visit, admit, headers_of, leave, limits, rules_for
-from observability.models import AttemptKind, AttemptOutcome, Budget
+from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
+from observability.limits import admit, leave
+from observability.models import AttemptKind, AttemptOutcome, Budget, UsageDay
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
-from observability.redis import RedisDown, redis_call
-from observability.rollups import roll_up
+from observability.redis import PREFIX, RedisDown, Script, redis_call
+from observability.rollups import keep_summing, roll_up
+from observability.rules import Rule, Standing, Verdict, Visit, headers_of, limits, rules_for
 from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
+from observability.usage import Failure, UsageLine, Wanted, forecast_usd, list_failures, report_usage
 
 __all__ = [
     "FREE",
+    "PREFIX",
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
     "Claim",
+    "Failure",
     "GroupCommit",
     "HealthCheck",
     "ModelInUse",
@@ -31,21 +35,29 @@ __all__ = [
     "RedisDown",
     "Refusal",
     "Rule",
+    "Script",
     "SettledAttempt",
     "Standing",
     "Unhealthy",
+    "UsageDay",
+    "UsageLine",
     "Verdict",
     "Visit",
+    "Wanted",
     "active_budgets",
     "admit",
     "count_tokens",
     "count_tokens_of_prompt",
     "find_price",
+    "forecast_usd",
     "headers_of",
     "keep_prices",
+    "keep_settling_orphans",
+    "keep_summing",
     "keep_telling_of_budgets",
     "leave",
     "limits",
+    "list_failures",
     "look_up",
     "models_in_use",
     "most_tokens",
@@ -54,6 +66,7 @@ __all__ = [
     "redis_call",
     "register_health_check",
     "register_models_in_use",
+    "report_usage",
     "reserve",
     "roll_up",
     "rules_for",

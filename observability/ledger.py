@@ -6,6 +6,7 @@ within the same few milliseconds share a transaction (`observability.bursts`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +14,19 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
+import structlog
 from django.db import connection
 
 from observability.budgets import settle_reservations
+from observability.bursts import run_burst
 from observability.models import AttemptKind, AttemptOutcome
 from observability.prices import Price
+from observability.rounds import keep_doing
 
+log = structlog.get_logger(__name__)
+
+_EVERY_S: Final = 10.0
+_MOST_ORPHANS: Final = 500
 # By these numbers the sums know what they have seen (`observability.rollups`).
 _NUMBER: Final = """
     pg_current_xact_id()::text::bigint + coalesce((SELECT xid_offset FROM observability_rollupstate WHERE id = 1), 0)
@@ -59,7 +67,7 @@ _ORPHANS: Final = f"""
         settled_at = clock_timestamp(), settled_xid = {_NUMBER}
     WHERE id IN (
         SELECT id FROM observability_attempt WHERE outcome = 'running' AND deadline_at < now()
-        ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED
+        ORDER BY id LIMIT {_MOST_ORPHANS} FOR UPDATE SKIP LOCKED
     )
     RETURNING id, cost_usd, prompt_tokens + completion_tokens
 """  # noqa: S608 - constants
@@ -217,6 +225,18 @@ def settle_orphans() -> int:
         orphans = cursor.fetchall()
     settle_reservations({id: (cost_usd or Decimal(0), tokens) for id, cost_usd, tokens in orphans})
     return len(orphans)
+
+
+async def keep_settling_orphans(stopping: asyncio.Event) -> None:
+    """Settle what processes that died left behind, until `stopping` is set."""
+
+    async def step() -> None:
+        while (settled := await run_burst(settle_orphans)) and not stopping.is_set():
+            log.warning("attempts settled that were left behind", attempts=settled, effect="they count as the most they may have cost")
+            if settled < _MOST_ORPHANS:
+                break
+
+    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind")
 
 
 def _prices(prices: Sequence[Price | None]) -> tuple[list[Decimal | None], list[Decimal | None], list[Decimal | None]]:

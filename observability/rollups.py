@@ -6,11 +6,15 @@ is in no sum, and in the next one exactly once. Reports add what came since (`ob
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 from django.db import connection
+
+from observability.bursts import run_burst
+from observability.rounds import keep_doing
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +47,7 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The tables of sums, each with what it is grouped by."""
 
+_EVERY_S: Final = 10.0
 IN_NO_SUM: Final = """
     settled_xid BETWEEN coalesce((SELECT upto_xid FROM observability_rollupstate WHERE id = 1), 0) AND 9223372036854775807
 """
@@ -97,6 +102,15 @@ def roll_up() -> int:
         changed = _add(cursor, since, upto)
         cursor.execute(_END_STATE, [upto, offset])
     return changed
+
+
+async def keep_summing(stopping: asyncio.Event) -> None:
+    """Keep the sums up until `stopping` is set."""
+
+    async def step() -> None:
+        await run_burst(roll_up)
+
+    await keep_doing(stopping, step, every_s=_EVERY_S, what="summing the ledger")
 
 
 def _horizon(cursor: Any) -> int:

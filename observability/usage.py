@@ -62,7 +62,7 @@ class Failure:
     last_at: datetime
 
 
-def report(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = False, limit: int | None = None) -> list[UsageLine]:
+def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = False, limit: int | None = None) -> list[UsageLine]:
     """Return the sums of what is `wanted`, one line for each group. Without groups: one line, or none.
 
     Args:
@@ -126,7 +126,7 @@ def _bounds(wanted: Wanted) -> tuple[datetime, datetime]:
     return first, datetime.combine(wanted.last, datetime.min.time(), UTC) + timedelta(days=1)
 
 
-def failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
+def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
     """Return which attempts failed and how, the most frequent first."""
     conditions, values = _conditions(wanted)
     statement = f"""
@@ -146,8 +146,8 @@ def forecast_usd(today: date) -> Decimal:
     """
     month_first = today.replace(day=1)
     month_after = (month_first + timedelta(days=32)).replace(day=1)
-    spent = sum((line.cost_usd for line in report(Wanted(first=month_first, last=today))), Decimal(0))
-    lately = report(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
+    spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today))), Decimal(0))
+    lately = report_usage(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
     before = [line for line in lately if line.group["day"] < today]
     if before:
         each_day = sum((line.cost_usd for line in before), Decimal(0)) / (today - before[0].group["day"]).days

@@ -12,7 +12,7 @@ from agents.chat.facts import read_facts
 from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
-from observability.api import keep_prices, keep_telling_of_budgets
+from observability.api import keep_prices, keep_settling_orphans, keep_summing, keep_telling_of_budgets
 from observability.outbound import close_transports
 
 
@@ -35,5 +35,7 @@ async def _work() -> None:
             group.create_task(keep_tidy(stopping, list_policies))
             group.create_task(keep_prices(stopping))
             group.create_task(keep_telling_of_budgets(stopping))
+            group.create_task(keep_settling_orphans(stopping))
+            group.create_task(keep_summing(stopping))
     finally:
         await close_transports()

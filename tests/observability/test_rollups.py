@@ -1,0 +1,206 @@
+"""Sums of the ledger: equal to it at every moment, whatever transactions are open and whoever sums at once."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from decimal import Decimal
+from threading import Barrier
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from observability.models import Attempt, AttemptOutcome, RollupState, UsageConversation, UsageDay, UsageHour, UsagePerson
+from observability.rollups import MEASURES, TABLES, roll_up, sums_of_attempts
+from observability.usage import Wanted, report_usage
+from tests.ledger import NOON, open_attempt, settle, spend
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ALL = Wanted(first=NOON.date() - timedelta(days=400), last=NOON.date() + timedelta(days=400))
+
+
+def roll():
+    with transaction.atomic():
+        return roll_up()
+
+
+def roll_all():
+    """Sum until everything settled is in the sums: transactions of other databases of the server can hold them up, too."""
+
+    def is_summed():
+        roll()
+        last = Attempt.objects.filter(settled_xid__isnull=False).order_by("-settled_xid").first()
+        return last is None or RollupState.objects.get().upto_xid > last.settled_xid
+
+    eventually(is_summed, what="everything summed")
+
+
+def check_sums():
+    """Compare every table of sums with the ledger itself."""
+    with connection.cursor() as cursor:
+        for table, columns in TABLES.items():
+            places = ", ".join(str(place + 1) for place in range(len(columns)))
+            cursor.execute(f"SELECT {', '.join([*columns, *MEASURES])} FROM {table} ORDER BY {places}")  # noqa: S608
+            summed = cursor.fetchall()
+            of_attempts = f"SELECT {sums_of_attempts(columns)} FROM observability_attempt WHERE settled_at IS NOT NULL"  # noqa: S608
+            cursor.execute(f"{of_attempts} GROUP BY {places} ORDER BY {places}")
+            assert summed == cursor.fetchall(), table
+
+
+def own_connection(stack):
+    parameters = connection.get_connection_params()
+    for ours in ("cursor_factory", "context"):
+        parameters.pop(ours, None)
+    return stack.enter_context(psycopg.connect(**parameters))
+
+
+SETTLE = """
+    UPDATE observability_attempt SET outcome = 'done', cost_usd = 2, prompt_tokens = 5, completion_tokens = 5, cached_tokens = 0,
+    settled_at = now(), settled_xid = pg_current_xact_id()::text::bigint WHERE id = %s
+"""
+
+
+def test_sums_by_hour_day_person_and_conversation():
+    spend("1", subject_id=3, conversation_id=8)
+    spend("2", subject_id=4, conversation_id=8, started_at=NOON + timedelta(minutes=70))
+    settle(open_attempt(), outcome=AttemptOutcome.FAILED, prompt_tokens=None, completion_tokens=None)
+    settle(open_attempt(), outcome=AttemptOutcome.CACHED, saved_usd=Decimal("0.5"), prompt_tokens=None, completion_tokens=None)
+    settle(open_attempt(price=None), price=None)
+    open_attempt()  # still running: in no sum
+    roll_all()
+    check_sums()
+    day = UsageDay.objects.get()
+    assert (day.attempts, day.turns, day.failed, day.cached, day.unpriced) == (5, 5, 1, 1, 1)
+    assert (day.cost_usd, day.saved_usd, day.prompt_tokens) == (3, Decimal("0.5"), 3_000_100)
+    assert [row.cost_usd for row in UsageHour.objects.order_by("hour")] == [1, 2]
+    assert dict(UsagePerson.objects.values_list("subject_id", "cost_usd")) == {0: 0, 3: 1, 4: 2}
+    assert UsageConversation.objects.get(conversation_id=8).cost_usd == 3
+
+
+def test_a_further_attempt_is_no_further_turn():
+    spend("1", number=1)
+    spend("1", number=2)
+    assert report_usage(ALL)[0].turns == 1
+
+
+def test_without_news_nothing_changes():
+    spend()
+    roll_all()
+    roll()
+    check_sums()
+
+
+def test_what_is_settled_by_an_open_transaction_is_counted_once_it_ends():
+    attempt = open_attempt()
+    with ExitStack() as stack:
+        other = own_connection(stack)
+        other.execute(SETTLE, [attempt])
+        spend("1")  # by a later transaction, which ends first
+        roll()
+        assert report_usage(ALL)[0].cost_usd == 1
+        other.commit()
+        assert report_usage(ALL)[0].cost_usd == 3, "at once, though it is in no sum yet"
+    roll_all()
+    roll()
+    check_sums()
+    assert report_usage(ALL)[0].cost_usd == UsageDay.objects.get().cost_usd == 3
+
+
+def test_what_a_transaction_takes_back_is_counted_never():
+    attempt = open_attempt()
+    with ExitStack() as stack:
+        other = own_connection(stack)
+        other.execute(SETTLE, [attempt])
+        roll()
+        other.rollback()
+    roll()
+    assert report_usage(ALL) == []
+    settle(attempt)
+    roll_all()
+    check_sums()
+    assert report_usage(ALL)[0].attempts == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_equal_the_ledger_after_any_interleaving(seed):
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    committed = Decimal(0)
+    with ExitStack() as stack:
+        open_ones = []
+        idle = [own_connection(stack) for _ in range(4)]
+        for _ in range(60):
+            step = chance.choice(["settle", "hold", "end", "roll", "report"])
+            if step == "settle":
+                usd = f"0.{chance.randrange(1, 1000):03}"
+                spend(
+                    usd, agent=chance.choice("ab"), subject_id=chance.randrange(3), started_at=NOON + timedelta(hours=chance.randrange(50))
+                )
+                committed += Decimal(usd)
+            elif step == "hold" and idle:
+                other = idle.pop()
+                other.execute(SETTLE, [open_attempt(agent=chance.choice("ab"))])
+                open_ones.append(other)
+            elif step == "end" and open_ones:
+                other = open_ones.pop(chance.randrange(len(open_ones)))
+                if chance.random() < 0.7:
+                    other.commit()
+                    committed += 2
+                else:
+                    other.rollback()
+                idle.append(other)
+            elif step == "roll":
+                roll()
+            for by in ((), ("user",), ("hour",), ("conversation",)):
+                assert sum(line.cost_usd for line in report_usage(ALL, by=by)) == committed
+    roll_all()
+    check_sums()
+
+
+def test_workers_that_sum_at_once_count_nothing_twice():
+    barrier = Barrier(4)
+
+    def work(number):
+        barrier.wait()
+        for _ in range(10):
+            if number % 2:
+                spend("1", agent=f"agent-{number}")
+            roll()
+        connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    roll_all()
+    check_sums()
+    assert report_usage(ALL)[0].attempts == 20
+
+
+def test_sums_stay_right_where_a_dump_is_restored_into_a_server_with_lower_numbers():
+    for _ in range(3):
+        spend("1")
+    roll_all()
+    spend("1")
+    lift_numbers(1_000_000_000)
+    spend("1")  # settled there, with a number that looks as if it were summed
+    assert roll()
+    check_sums()
+    assert report_usage(ALL)[0].cost_usd == 5
+    spend("1")
+    assert report_usage(ALL)[0].cost_usd == 6
+    roll_all()
+    check_sums()
+    assert RollupState.objects.get().xid_offset > 0
+
+
+def lift_numbers(by):
+    """Make it look as if everything so far had been settled by a server with higher transaction numbers."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE observability_attempt DISABLE TRIGGER observability_keep_settled")
+        cursor.execute("UPDATE observability_attempt SET settled_xid = settled_xid + %s", [by])
+        cursor.execute("ALTER TABLE observability_attempt ENABLE TRIGGER observability_keep_settled")
+    RollupState.objects.update(upto_xid=RollupState.objects.get().upto_xid + by)
+    assert Attempt.objects.filter(settled_xid__gt=by).exists()

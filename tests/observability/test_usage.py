@@ -1,0 +1,136 @@
+"""Reports of usage: exact with and without sums, by any group that is kept, and only of what is asked for."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import connection, transaction
+
+from observability.models import AttemptKind, AttemptOutcome
+from observability.rollups import roll_up
+from observability.usage import Wanted, forecast_usd, list_failures, report_usage
+from tests.ledger import NOON, open_attempt, settle, spend
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DAY = NOON.date()
+THE_DAY = Wanted(first=DAY, last=DAY)
+
+
+@pytest.fixture(params=["in the sums", "not in the sums", "half of it"])
+def summed(request):
+    """Have the sums made of all, of nothing, or of what was there in the middle."""
+
+    def summed(*, halfway=False):
+        if (request.param == "half of it") is halfway and request.param != "not in the sums":
+            with transaction.atomic():
+                roll_up()
+
+    return summed
+
+
+def costs(lines, *groups):
+    return {tuple(line.group[group] for group in groups): line.cost_usd for line in lines}
+
+
+def test_a_report_by_every_group(summed):
+    spend("1", agent="a", key="k1", subject_id=1, model="small", conversation_id=5)
+    spend("2", agent="a", key="k2", subject_id=2, model="large", conversation_id=6, started_at=NOON - timedelta(days=1))
+    summed(halfway=True)
+    spend("4", agent="b", key="k1", subject_id=1, model="large", conversation_id=5, kind=AttemptKind.SUMMARY)
+    summed()
+    both = Wanted(first=DAY - timedelta(days=1), last=DAY)
+    assert costs(report_usage(both, by=("agent",)), "agent") == {("a",): 3, ("b",): 4}
+    assert costs(report_usage(both, by=("day", "key")), "day", "key") == {
+        (DAY - timedelta(days=1), "k2"): 2, (DAY, "k1"): 5,
+    }  # fmt: skip
+    assert costs(report_usage(both, by=("user",)), "user") == {(1,): 5, (2,): 2}
+    assert costs(report_usage(both, by=("model", "user")), "model", "user") == {("small", 1): 1, ("large", 2): 2, ("large", 1): 4}
+    assert costs(report_usage(both, by=("kind",)), "kind") == {("chat",): 3, ("summary",): 4}
+    assert costs(report_usage(both, by=("conversation",)), "conversation") == {(5,): 5, (6,): 2}
+    assert [line.cost_usd for line in report_usage(both, by=("hour",))] == [2, 5]
+    assert report_usage(both)[0].cost_usd == 7
+    assert report_usage(both)[0].turns == 2
+
+
+def test_only_what_is_wanted(summed):
+    spend("1", agent="a", key="k1", subject_id=1)
+    spend("2", agent="b", key="k2", subject_id=2)
+    summed()
+    assert report_usage(Wanted(first=DAY, last=DAY, agents=["a"]))[0].cost_usd == 1
+    assert report_usage(Wanted(first=DAY, last=DAY, keys=["k2"]))[0].cost_usd == 2
+    assert report_usage(Wanted(first=DAY, last=DAY, keys=[])) == []
+    assert report_usage(Wanted(first=DAY, last=DAY, subject_id=2))[0].cost_usd == 2
+    assert report_usage(Wanted(first=DAY + timedelta(days=1), last=DAY + timedelta(days=1))) == []
+
+
+def test_days_are_those_of_utc_whatever_the_connection_believes(summed):
+    spend("1", started_at=datetime(2026, 11, 22, 0, 0, tzinfo=UTC))
+    spend("2", started_at=datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC))
+    spend("4", started_at=datetime(2026, 11, 23, 0, 0, tzinfo=UTC))
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'Pacific/Kiritimati'")
+    try:
+        summed()
+        assert report_usage(THE_DAY)[0].cost_usd == 3
+        assert costs(report_usage(Wanted(first=DAY, last=DAY + timedelta(days=1)), by=("day",)), "day") == {
+            (DAY,): 3,
+            (date(2026, 11, 23),): 4,
+        }
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+
+
+def test_the_dearest_come_first_and_no_more_than_asked_for(summed):
+    for conversation, usd in ((1, "1"), (2, "5"), (3, "3")):
+        spend(usd, conversation_id=conversation)
+    summed()
+    assert [line.group["conversation"] for line in report_usage(THE_DAY, by=("conversation",), dearest=True, limit=2)] == [2, 3]
+
+
+def test_groups_that_are_not_kept_together_are_refused():
+    with pytest.raises(ValueError, match="user, conversation"):
+        report_usage(THE_DAY, by=("user", "conversation"))
+
+
+def test_nothing_is_lost_of_small_sums(summed):
+    for _ in range(3):
+        settle(open_attempt(), prompt_tokens=1, completion_tokens=0)
+    settle(open_attempt(), outcome=AttemptOutcome.CACHED, prompt_tokens=None, completion_tokens=None, saved_usd=Decimal("0.0000000001"))
+    summed()
+    [line] = report_usage(THE_DAY)
+    assert (line.cost_usd, line.saved_usd, line.cached) == (Decimal("0.000003"), Decimal("0.0000000001"), 1)
+    assert isinstance(line.prompt_tokens, int)
+
+
+def test_failures_by_what_went_wrong():
+    for _ in range(2):
+        settle(open_attempt(), outcome=AttemptOutcome.FAILED, error_code="upstream-timeout", prompt_tokens=None, completion_tokens=None)
+    settle(open_attempt(), outcome=AttemptOutcome.INTERRUPTED, error_code="stopped")
+    settle(open_attempt(), outcome=AttemptOutcome.CANCELLED)
+    found = list_failures(THE_DAY)
+    assert [(failure.error_code, failure.attempts) for failure in found] == [("upstream-timeout", 2), ("stopped", 1)]
+    assert found[0].last_at == NOON
+    assert list_failures(Wanted(first=DAY, last=DAY, agents=["another"])) == []
+
+
+def test_the_forecast_goes_on_as_in_the_last_two_weeks():
+    for ago in range(1, 29):
+        spend("2", started_at=NOON - timedelta(days=ago))
+    spend("1")
+    assert forecast_usd(DAY) == 21 * 2 + 1 + 8 * 2
+
+
+@pytest.mark.parametrize(("ago", "expected"), [([], 0), ([0], 3 + 8 * 3), ([0, 1, 4], 9 + 8 * Decimal("1.5"))])
+def test_the_forecast_of_a_young_installation_counts_from_its_first_day(ago, expected):
+    for days in ago:
+        spend("3", started_at=NOON - timedelta(days=days))
+    assert forecast_usd(DAY) == expected
+
+
+def test_the_forecast_on_the_last_day_is_what_was_spent():
+    spend("3", started_at=datetime(2026, 11, 30, 1, tzinfo=UTC))
+    assert forecast_usd(date(2026, 11, 30)) == 3
