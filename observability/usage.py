@@ -148,6 +148,7 @@ def forecast_usd(today: date) -> Decimal:
     month_after = (month_first + timedelta(days=32)).replace(day=1)
     spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today))), Decimal(0))
     lately = report_usage(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
+    each_day: Decimal
     before = [line for line in lately if line.group["day"] < today]
     if before:
         each_day = sum((line.cost_usd for line in before), Decimal(0)) / (today - before[0].group["day"]).days

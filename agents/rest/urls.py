@@ -1,6 +1,6 @@
 from django.urls import path
 
-from agents.rest import agent_memories, conversations, memories, users, views
+from agents.rest import agent_memories, conversations, memories, usage, users, views
 from agents.rest.tokens import TokenView
 
 urlpatterns = [
@@ -16,5 +16,6 @@ urlpatterns = [
     path("erasures/<uuid:id>", users.ErasureView.as_view(), name="erasure"),
     path("conversations/<path:session_id>/messages", conversations.MessagesView.as_view(), name="messages"),
     path("conversations/<path:session_id>", conversations.ConversationView.as_view(), name="conversation"),
+    path("usage", usage.UsageView.as_view(), name="usage"),
     path("tokens", TokenView.as_view(), name="tokens"),
 ]
