@@ -39,27 +39,25 @@ class Polled(Generic[T]):
         known = self._known
         if known is not None and time.monotonic() - known[0] < self._fresh_for_s:
             return known[1]
-        if self._loading is None or self._loading.get_loop() is not asyncio.get_running_loop():
-            self._loading = asyncio.create_task(self._read())
         task = self._loading
-        try:
-            return await asyncio.shield(task)
-        except DatabaseError as error:
-            if known is None:
-                raise
-            log.warning("settings not read again; the last ones hold", reason=str(error))
-            self._known = (time.monotonic(), known[1])  # not asked for again by every request meanwhile
-            return known[1]
-        finally:
-            if self._loading is task and task.done():
-                self._loading = None
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._loading = asyncio.create_task(self._read(known))
+        return await asyncio.shield(task)
 
     def forget(self) -> None:
-        """Read it anew when it is next asked for: somebody has just changed it."""
+        """Read it anew when it is next asked for, though it be read at this moment: somebody has just changed it."""
         self._known = None
+        self._loading = None
 
-    async def _read(self) -> T:
+    async def _read(self, last: tuple[float, T] | None) -> T:
         asked_at = time.monotonic()
-        value = await run_burst(self._load)
-        self._known = (asked_at, value)
+        try:
+            value = await run_burst(self._load)
+        except DatabaseError as error:
+            if last is None:
+                raise
+            log.warning("settings not read again; the last ones hold", reason=str(error))
+            asked_at, value = time.monotonic(), last[1]  # not asked for again by every request meanwhile
+        if self._loading is asyncio.current_task():
+            self._known = (asked_at, value)
         return value

@@ -51,9 +51,11 @@ async def answer(question: Question) -> AsyncGenerator[ChatEvent, None]:
             yield await turn.finish()
         except UpstreamFailed as error:
             log.warning("turn failed", message_id=str(turn.id), agent=answering.slug, reason=error.reason, error_code=error.code)
+            error.headers = {**turn.headers, **error.headers}
             await turn.fail(error)
             raise
         except ChatbotError as error:
+            error.headers = {**turn.headers, **error.headers}
             await turn.fail(error)
             raise
         except BaseException as error:

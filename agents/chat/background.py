@@ -56,6 +56,7 @@ async def complete_with(answering: Answering, *, kind: AttemptKind, messages: li
     if not answering.background:
         raise NoModel
     meter = await _meter(answering, kind=kind, max_output_tokens=max_output_tokens)
+    meter.messages = messages
     outcome, usage = AttemptOutcome.FAILED, None
     try:
         completion = await _complete(answering, messages=messages, max_output_tokens=max_output_tokens, meter=meter)
@@ -63,7 +64,7 @@ async def complete_with(answering: Answering, *, kind: AttemptKind, messages: li
         return completion
     finally:
         is_estimated = outcome is AttemptOutcome.DONE and completion.is_estimated
-        for attempt in meter.settle_as(outcome, usage=usage, is_estimated=is_estimated):
+        for attempt in await meter.settle_as(outcome, usage=usage, is_estimated=is_estimated):
             await asyncio.shield(settling.submit(attempt))
 
 

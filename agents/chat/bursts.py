@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from agents.chat.replies import MISSED, CachedReply, Looked, keep, look
+from agents.chat.replies import MISSED, CachedReply, Looked, ToKeep, keep, look
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
 from observability.api import (
     AttemptOutcome,
@@ -71,23 +71,21 @@ class Entered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A further attempt of a turn: how the ones before it ended, and what it may cost."""
+    """A further attempt of a turn, or one that was refused a moment ago."""
 
-    settled: Sequence[SettledAttempt]
     attempt: NewAttempt
     budgets: Sequence[Budget]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """A turn that has ended: its attempts, and the answer to keep under a key for so many seconds."""
+    """A turn that has ended, with how its attempts did; `opened`: the one of them that is not in the ledger yet; `keep`: its answer."""
 
     finished: FinishedTurn
     settled: Sequence[SettledAttempt]
     visit: Visit
-    cached: NewAttempt | None = None
-    saved: SettledAttempt | None = None
-    keep: tuple[str, CachedReply, int] | None = None
+    opened: NewAttempt | None = None
+    keep: ToKeep | None = None
 
 
 def enter_turns(entries: Sequence[Entry]) -> list[Entered]:
@@ -95,8 +93,16 @@ def enter_turns(entries: Sequence[Entry]) -> list[Entered]:
     verdicts = admit([entry.visit for entry in entries])
     entered = [Entered(verdict=verdict) for verdict in verdicts]
     going = [place for place, verdict in enumerate(verdicts) if verdict.refused is None]
-    if not going:
-        return entered
+    try:
+        if going:
+            _enter(entries, entered, going)
+    except BaseException:
+        leave([(entries[place].visit, 0) for place in going])  # or their places would stay taken until their leases end
+        raise
+    return entered
+
+
+def _enter(entries: Sequence[Entry], entered: list[Entered], going: Sequence[int]) -> None:
     for place, opened in zip(going, open_turns([entries[place].turn for place in going]), strict=True):
         attempt = replace(entries[place].attempt, conversation_id=opened.conversation_id, subject_id=opened.subject_id)
         entered[place] = replace(entered[place], opened=opened, key=entries[place].key_of(opened), attempt=attempt)
@@ -104,13 +110,12 @@ def enter_turns(entries: Sequence[Entry]) -> list[Entered]:
     _finish_found([it for it in entered if it.found.reply])
     leave([(entries[place].visit, 0) for place in going if entered[place].found.reply])
     _promise(entries, entered, [place for place in going if not entered[place].found.reply])
-    return entered
 
 
 def _look(entries: Sequence[Entry], entered: list[Entered], going: Sequence[int]) -> None:
     found = look(
         [entered[place].key for place in going],
-        turns=[entries[place].visit for place in going],
+        turns=[entries[place].visit.id for place in going],
         fresh=[entries[place].wants_fresh for place in going],
     )
     for place, looked in zip(going, found, strict=True):
@@ -171,8 +176,7 @@ def saved_by(attempt: NewAttempt, reply: CachedReply) -> SettledAttempt:
 
 
 def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
-    """Settle what each turn has tried, and promise and write its next attempt; return which budget refuses it, if one does."""
-    settle_attempts([attempt for step in steps for attempt in step.settled])
+    """Promise and write each attempt; return which budget refuses it, if one does."""
     budgets = next((step.budgets for step in steps), ())
     refusals = reserve([claim_of(step.attempt) for step in steps], budgets=budgets)
     if granted := [step.attempt for step, refusal in zip(steps, refusals, strict=True) if refusal is None]:
@@ -183,14 +187,13 @@ def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
 def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
     """Store how the turns ended and what they cost, free their places, and keep their answers; tell whether each still ran."""
     finished = finish_turns([turn.finished for turn in turns])
-    if cached := [turn.cached for turn in turns if turn.cached]:
-        open_attempts(cached)
-    settled = [attempt for turn in turns for attempt in (*turn.settled, *([turn.saved] if turn.saved else []))]
-    if settled:
+    if opened := [turn.opened for turn in turns if turn.opened]:
+        open_attempts(opened)
+    if settled := [attempt for turn in turns for attempt in turn.settled]:
         settle_attempts(settled)
-    leave([(turn.visit, sum(attempt.tokens for attempt in turn.settled)) for turn in turns])
-    kept = {key: (reply, seconds) for turn in turns if turn.keep for key, reply, seconds in [turn.keep]}
-    if kept:
+    # A turn may be stored twice, where its client leaves at its very end: its tokens count once.
+    leave([(turn.visit, sum(it.tokens for it in turn.settled) if ran else 0) for turn, ran in zip(turns, finished, strict=True)])
+    if kept := [turn.keep for turn in turns if turn.keep]:
         keep(kept)
     return finished
 

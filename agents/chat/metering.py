@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from uuid_utils.compat import uuid7
 
-from agents.chat.bursts import Step, stepping
+from agents.chat.bursts import Step, settling, stepping
+from agents.chat.prompt import count_prompt_tokens
 from agents.chat.refusals import error_of
-from agents.providers.base import UpstreamFailed, Usage
-from agents.versions.live import Answering, ModelChoice
+from agents.providers.base import Message, UpstreamFailed, Usage
+from agents.versions.live import ModelChoice
 from memory.api import FinishedTurn, TurnState
 from observability.api import FREE, AttemptOutcome, Budget, NewAttempt, Polled, Price, Refusal, SettledAttempt, active_budgets, find_price
 
@@ -34,17 +36,27 @@ _BUDGET_LOOK_AGAIN_S: Final = 0.1
 class Meter:
     """The attempts of one turn. A `agents.providers.base.Meter`.
 
-    `template` is what they have in common: whose they are, and the most that each may use.
+    Args:
+        template: what they have in common: whose they are, and the most that each may use.
+        opened: `template` itself is in the ledger as the first attempt, and promised.
     """
 
     def __init__(self, template: NewAttempt, *, budgets: Sequence[Budget], opened: bool) -> None:
-        self._template = template
+        self.messages: Sequence[Message] = ()
+        """What is sent: the estimate of what a call read that never told its usage."""
+        self.template = template
         self._budgets = budgets
-        self._waiting = template if opened else None
+        self._promised = template if opened else None
+        self._asking: tuple[NewAttempt, asyncio.Future[Refusal | None]] | None = None
         self._running: NewAttempt | None = None
-        self._settled: list[SettledAttempt] = []
+        self._ended: list[SettledAttempt] = []
         self._number = template.number if opened else template.number - 1
         self._began_at = 0.0
+
+    @property
+    def promised(self) -> NewAttempt | None:
+        """The attempt that is in the ledger but was not made yet."""
+        return self._promised
 
     async def begin(self, choice: ModelChoice) -> None:
         """Note that `choice` is about to be called.
@@ -52,71 +64,88 @@ class Meter:
         Raises:
             BudgetSpent, BudgetBusy, PriceUnknown: a budget refuses it.
         """
-        first, self._waiting = self._waiting, None
-        if first is not None and (first.provider, first.model) == (choice.provider.slug, choice.model):
-            self._running = first
-        else:
-            if first is not None:
-                self._settled.append(SettledAttempt(id=first.id, outcome=AttemptOutcome.CANCELLED))
+        first = self._promised
+        if first is None or (first.provider, first.model) != (choice.provider.slug, choice.model):
+            await self._settle_ended()
+            price = await price_of(choice)
             self._number += 1
-            attempt = replace(
-                self._template,
-                id=uuid7(),
-                number=self._number,
-                provider=choice.provider.slug,
-                model=choice.model,
-                price=await price_of(choice),
-                started_at=datetime.now(UTC),
+            await self._promise(
+                replace(
+                    self.template,
+                    id=uuid7(),
+                    number=self._number,
+                    provider=choice.provider.slug,
+                    model=choice.model,
+                    price=price,
+                    started_at=datetime.now(UTC),
+                )
             )
-            settled, self._settled = self._settled, []
-            await self.promise(Step(settled=settled, attempt=attempt, budgets=self._budgets))
-            self._running = attempt
+        self._running, self._promised = self._promised, None
         self._began_at = asyncio.get_running_loop().time()
 
-    async def promise(self, step: Step) -> None:
-        """Have `step` written, waiting a moment where a budget is only promised to others.
+    async def wait_for_room(self, refusal: Refusal) -> None:
+        """Have the first attempt written after all, where it was refused only because others may spend what is left.
 
         Raises:
-            BudgetSpent, BudgetBusy, PriceUnknown: a budget refuses it.
+            BudgetSpent, BudgetBusy, PriceUnknown: it stays refused.
         """
-        refusal = await stepping.submit(step)
-        await wait_for_room(refusal, replace(step, settled=()))
+        self._number = self.template.number
+        await self._promise(self.template, refusal=refusal)
+
+    async def _promise(self, attempt: NewAttempt, *, refusal: Refusal | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _BUDGET_WAIT_S
+        if refusal is None:
+            refusal = await self._ask(attempt)
+        while refusal is not None:
+            if refusal.is_spent or loop.time() >= until:
+                raise error_of(refusal)
+            await asyncio.sleep(_BUDGET_LOOK_AGAIN_S)
+            refusal = await self._ask(attempt)
+        self._promised = attempt
+
+    async def _ask(self, attempt: NewAttempt) -> Refusal | None:
+        asked = asyncio.ensure_future(stepping.submit(Step(attempt=attempt, budgets=self._budgets)))
+        # Who leaves meanwhile may have been promised something all the same: `settle` finds out.
+        self._asking = (attempt, asked)
+        refusal = await asyncio.shield(asked)
+        self._asking = None
+        return refusal
+
+    async def _settle_ended(self) -> None:
+        """Give back, before more is asked for, what the attempts so far did not use."""
+        if unused := self._promised:
+            self._promised = None
+            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED))
+        await self._estimate()
+        for attempt in self._ended:
+            await asyncio.shield(settling.submit(attempt))
 
     def failed(self, error: UpstreamFailed) -> None:
         """Note that the call did not lead to an answer."""
-        self._end(AttemptOutcome.FAILED, error_code=error.code)
+        self._end(AttemptOutcome.FAILED, error_code=error.code, is_billable=error.is_billable)
 
     def left(self) -> None:
         """Note that nobody waits for the call any more."""
-        self._end(AttemptOutcome.CANCELLED)
+        self._end(AttemptOutcome.CANCELLED, is_billable=True)
 
-    def _end(self, outcome: AttemptOutcome, *, error_code: str = "") -> None:
+    def _end(self, outcome: AttemptOutcome, *, error_code: str = "", is_billable: bool) -> None:
         if running := self._running:
             self._running = None
-            self._settled.append(
-                SettledAttempt(
-                    id=running.id,
-                    outcome=outcome,
-                    error_code=error_code,
-                    provider=running.provider,
-                    model=running.model,
-                    price=running.price,
-                    latency_ms=self._latency_ms(),
-                )
-            )
+            ended = self._settled(running, outcome, error_code=error_code)
+            self._ended.append(replace(ended, is_estimated=is_billable))
 
-    def settle(self, finished: FinishedTurn, *, cached_tokens: int) -> tuple[SettledAttempt, ...]:
+    async def settle(self, finished: FinishedTurn, *, cached_tokens: int) -> tuple[SettledAttempt, ...]:
         """Return how all attempts of a turn ended, the last one as the turn did; may be asked again."""
-        used = Usage(finished.prompt_tokens or 0, finished.completion_tokens or 0, cached_tokens)
-        return self.settle_as(
+        return await self.settle_as(
             _OUTCOMES[finished.state],
-            usage=used,
+            usage=Usage(finished.prompt_tokens or 0, finished.completion_tokens or 0, cached_tokens),
             error_code=finished.error_code,
             is_estimated=finished.usage_estimated,
             first_token_ms=finished.first_token_ms,
         )
 
-    def settle_as(
+    async def settle_as(
         self,
         outcome: AttemptOutcome,
         *,
@@ -125,52 +154,57 @@ class Meter:
         is_estimated: bool = False,
         first_token_ms: int | None = None,
     ) -> tuple[SettledAttempt, ...]:
-        """Return how all attempts ended, the last one with `outcome`; one that was never made has used nothing."""
-        running = self._running or self._waiting
-        if running is None:
-            return tuple(self._settled)
-        used = usage if self._running is not None else None
-        last = SettledAttempt(
-            id=running.id,
+        """Return how all attempts ended, the last one with `outcome`.
+
+        One that was never made has used nothing; one without usage is estimated at what it was sent.
+        """
+        await self._finish_asking()
+        if unused := self._promised:
+            self._promised = None
+            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED, error_code=error_code))
+        if running := self._running:
+            self._running = None
+            last = replace(self._settled(running, outcome, error_code=error_code), first_token_ms=first_token_ms)
+            if usage is None:
+                last = replace(last, is_estimated=True)
+            else:
+                last = replace(
+                    last,
+                    prompt_tokens=usage.prompt_tokens,
+                    cached_tokens=usage.cached_tokens,
+                    completion_tokens=usage.completion_tokens,
+                    is_estimated=is_estimated,
+                )
+            self._ended.append(last)
+        await self._estimate()
+        return tuple(self._ended)
+
+    async def _finish_asking(self) -> None:
+        if asking := self._asking:
+            self._asking = None
+            with suppress(Exception):  # then nothing was promised, or nobody can know: the reaper ends what was
+                if await asking[1] is None:
+                    self._promised = asking[0]
+
+    async def _estimate(self) -> None:
+        """Count what calls have read that ended without telling their usage: never 0."""
+        for place, attempt in enumerate(self._ended):
+            if attempt.is_estimated and attempt.prompt_tokens is None:
+                tokens = await asyncio.to_thread(count_prompt_tokens, self.messages, model=attempt.model)
+                self._ended[place] = replace(attempt, prompt_tokens=tokens, cached_tokens=0, completion_tokens=0)
+
+    def _settled(self, attempt: NewAttempt, outcome: AttemptOutcome, *, error_code: str) -> SettledAttempt:
+        return SettledAttempt(
+            id=attempt.id,
             outcome=outcome,
             error_code=error_code,
-            provider=running.provider,
-            model=running.model,
-            price=running.price,
-            prompt_tokens=used.prompt_tokens if used else None,
-            cached_tokens=used.cached_tokens if used else None,
-            completion_tokens=used.completion_tokens if used else None,
-            is_estimated=is_estimated,
-            first_token_ms=first_token_ms,
-            latency_ms=self._latency_ms() if self._running else 0,
+            provider=attempt.provider,
+            model=attempt.model,
+            price=attempt.price,
+            latency_ms=round((asyncio.get_running_loop().time() - self._began_at) * 1000),
         )
-        return (*self._settled, last)
-
-    def _latency_ms(self) -> int:
-        return round((asyncio.get_running_loop().time() - self._began_at) * 1000)
-
-
-async def wait_for_room(refusal: Refusal | None, step: Step) -> None:
-    """Try `step` again for a moment where it was refused only because others may spend what is left.
-
-    Raises:
-        BudgetSpent, BudgetBusy, PriceUnknown: it stays refused.
-    """
-    loop = asyncio.get_running_loop()
-    until = loop.time() + _BUDGET_WAIT_S
-    while refusal is not None:
-        if refusal.is_spent or loop.time() >= until:
-            raise error_of(refusal)
-        await asyncio.sleep(_BUDGET_LOOK_AGAIN_S)
-        refusal = await stepping.submit(step)
 
 
 async def price_of(choice: ModelChoice) -> Price | None:
     """Return what a model costs; None: unknown."""
     return FREE if choice.provider.is_demo else await find_price(choice.provider.slug, choice.model)
-
-
-async def first_choice(answering: Answering) -> tuple[ModelChoice, Price | None]:
-    """Return the first model of the chain, and its price."""
-    choice = answering.choices[0]
-    return choice, await price_of(choice)

@@ -2,33 +2,51 @@
 
 A key is a digest of everything that can change the answer: the version, the models and their settings, the whole prompt as it
 will be sent, and whose it is. A turn that may draw on memories is never looked up. Of identical prompts at the same time one
-calls the model and the others wait for its answer, in one process by a future, across processes by a lease in Redis.
+calls the model, and the others wait for its answer (`agents.chat.flights`).
+
+Values are JSON, longer ones compressed. What is not exactly what was kept here (poisoned, foreign, cut off) is a miss.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
 import structlog
-from django.core.cache import caches
 
 from agents.access import Caller
 from agents.versions.live import Answering
 from memory.api import OpenedTurn
-from observability.api import RedisDown, Visit, redis_call
+from observability.api import PREFIX, RedisDown, Script, redis_call
 
 log = structlog.get_logger(__name__)
 
-_PREFIX: Final = "reply:"
-_FLIGHTS: Final = "flight:"
-_LOOK_AGAIN_S: Final = 0.05
+FLIGHT_LEASE_MS: Final = 3000
+"""How long nobody else calls the model, after its caller was last heard of."""
+_COMPRESS_FROM_BYTES: Final = 1024
+_MOST_BYTES: Final = 32_000_000
 _encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(strict=True).decode
+
+# KEYS: the reply, its flight. ARGV: the turn's id, its lease (ms). Returns the reply, or whether this turn is to call the model.
+# The same turn may ask again.
+_LOOK: Final = Script("""
+local reply = redis.pcall('GET', KEYS[1])
+if type(reply) == 'string' then return reply end
+redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
+return redis.call('GET', KEYS[2]) == ARGV[1] and 1 or 0
+""")
+# KEYS: the reply, its flight. ARGV: the turn's id, the reply, its lifetime (s).
+_KEEP: Final = Script("""
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 1
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +67,16 @@ class CachedReply:
         return Decimal(self.cost_usd or 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToKeep:
+    """An answer, under which key it is to be kept and for how many seconds, and the turn that got it."""
+
+    key: str
+    turn_id: str
+    reply: CachedReply
+    seconds: int
+
+
 @dataclass(frozen=True, slots=True)
 class Looked:
     """What a look into the cache found: an answer, or whether this turn is the one to call the model."""
@@ -65,13 +93,15 @@ def may_be_cached(answering: Answering, *, is_draft: bool) -> bool:
     return answering.reply_cache_s > 0 and not is_draft and not answering.memory_enabled
 
 
-def key_of(answering: Answering, *, caller: Caller, user: str | None, message: str, opened: OpenedTurn) -> str:
-    """Return the digest of everything that can change the answer to `message`."""
-    scope = caller.owner if caller.key_id else ""
+def key_of(answering: Answering, *, caller: Caller, user: str, message: str, opened: OpenedTurn) -> str:
+    """Return the digest of everything that can change the answer to `message`.
+
+    Callers without a key share answers; those with one share them with their owner's other keys, for the same user.
+    """
     found = _encode(
         [
-            scope,
-            user or "",
+            caller.owner if caller.key_id else "",
+            user,
             answering.slug,
             answering.number,
             [(choice.provider.slug, choice.provider.base_url, choice.model) for choice in answering.choices],
@@ -85,120 +115,65 @@ def key_of(answering: Answering, *, caller: Caller, user: str | None, message: s
     return hashlib.sha256(found).hexdigest()
 
 
-def look(keys: Sequence[str | None], *, turns: Sequence[Visit], fresh: Sequence[bool]) -> list[Looked]:
-    """Look up the `keys` (None: not to be cached) of `turns` at once; where one is absent, try to take the lead. Blocks.
+def look(keys: Sequence[str | None], *, turns: Sequence[str], fresh: Sequence[bool]) -> list[Looked]:
+    """Look up the `keys` of `turns` in one round trip; where an answer is absent, try to take the lead. Blocks.
 
-    Asked again for the same turns, it says the same.
-
-    `fresh`: the caller wants no kept answer, and its own kept instead.
+    Asked again for the same turns, it says the same. None among the keys: not to be cached. Nor is looked up what is to be
+    `fresh`: that caller wants no kept answer.
     """
-    wanted = [place for place, key in enumerate(keys) if key is not None]
     found = [MISSED for _ in keys]
+    wanted = [(place, key) for place, key in enumerate(keys) if key is not None and not fresh[place]]
     if not wanted:
         return found
+    calls = [([reply_name(key), flight_name(key)], [turns[place], FLIGHT_LEASE_MS]) for place, key in wanted]
     try:
-        kept = caches["default"].get_many([_PREFIX + str(keys[place]) for place in wanted if not fresh[place]])
-        absent = [place for place in wanted if not fresh[place] and _PREFIX + str(keys[place]) not in kept]
-        leads = redis_call(lambda client: _take_leads(client, [(str(keys[place]), turns[place]) for place in absent])) if absent else []
+        answers = redis_call(lambda client: _LOOK.run(client, calls))
     except RedisDown:
         return found
-    for place, lead in zip(absent, leads, strict=True):
-        found[place] = Looked(leads=lead)
-    for place in wanted:
-        if reply := _read(kept.get(_PREFIX + str(keys[place]))):
-            found[place] = Looked(reply)
+    for (place, _), answer in zip(wanted, answers, strict=True):
+        # What is kept there may be poisoned: then this turn calls the model, and its answer replaces it.
+        found[place] = Looked(leads=bool(answer)) if isinstance(answer, int) else Looked(read_reply(answer))
     return found
 
 
-def _take_leads(client: Any, wanted: Sequence[tuple[str, Visit]]) -> list[bool]:
-    pipe = client.pipeline(transaction=False)
-    for key, turn in wanted:
-        pipe.set(_FLIGHTS + key, turn.id, nx=True, px=round(turn.lease_s * 1000))
-        pipe.get(_FLIGHTS + key)
-    return [leader == turn.id.encode() for (_, turn), leader in zip(wanted, pipe.execute()[1::2], strict=True)]
-
-
-def keep(replies: Mapping[str, tuple[CachedReply, int]]) -> None:
-    """Keep `replies` by key, each for so many seconds, and end their flights. Blocks; what Redis does not take is not kept."""
-    cache = caches["default"]
-    for key, (reply, seconds) in replies.items():
-        cache.set(_PREFIX + key, asdict(reply), seconds)
-    end_flights(list(replies))
-
-
-def end_flights(keys: Sequence[str]) -> None:
-    """Let others call the model: this process has answered, or could not."""
+def keep(kept: Sequence[ToKeep]) -> None:
+    """Keep answers and end their flights, in one round trip. Blocks; what Redis does not take is not kept."""
+    calls = [([reply_name(it.key), flight_name(it.key)], [it.turn_id, write_reply(it.reply), it.seconds]) for it in kept]
     try:
-        redis_call(lambda client: client.delete(*(_FLIGHTS + key for key in keys)))
+        redis_call(lambda client: _KEEP.run(client, calls))
     except RedisDown:
-        log.debug("flights not ended; their leases end them")
+        log.debug("answers not kept", count=len(kept))
 
 
-def _read(value: Any) -> CachedReply | None:
+def reply_name(key: str) -> str:
+    """Return where Redis has the answer."""
+    return f"{PREFIX}reply:{key}"
+
+
+def flight_name(key: str) -> str:
+    """Return where Redis has the turn that is getting the answer."""
+    return f"{PREFIX}flight:{key}"
+
+
+def write_reply(reply: CachedReply) -> bytes:
+    """Return `reply` as it is kept."""
+    text = _encode(reply)
+    return text if len(text) < _COMPRESS_FROM_BYTES else zlib.compress(text, level=1)
+
+
+def read_reply(value: bytes | None) -> CachedReply | None:
     """Return the answer in `value`; None where it is not one of ours: a poisoned or foreign value is a miss."""
+    if not value:
+        return None
     try:
-        reply = msgspec.convert(value, CachedReply) if isinstance(value, dict) else None
-        return reply if reply is not None and reply.cost >= 0 else None
-    except (msgspec.ValidationError, InvalidOperation):
+        fields: Mapping[str, Any] = _decode(value if value.startswith(b"{") else _decompress(value))
+        reply = msgspec.convert(fields, CachedReply, strict=True)
+        return reply if reply.reply and reply.cost.is_finite() and reply.cost >= 0 else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidOperation, zlib.error):
         return None
 
 
-class Flights:
-    """Who in this process is getting an answer that others wait for."""
-
-    def __init__(self) -> None:
-        self._led: dict[str, asyncio.Future[CachedReply | None]] = {}
-
-    def lead(self, key: str) -> bool:
-        """Take the lead for `key`; False: somebody in this process has it."""
-        if key in self._led:
-            return False
-        self._led[key] = asyncio.get_running_loop().create_future()
-        return True
-
-    def land(self, key: str, reply: CachedReply | None) -> None:
-        """Tell those who wait: the answer, or None where there is none."""
-        if waited_for := self._led.pop(key, None):
-            waited_for.set_result(reply)
-
-    async def wait(self, key: str, *, seconds: float) -> CachedReply | None:
-        """Return the leader's answer; None where it could not answer, or not in time: then call the model yourself.
-
-        Where the leader is another process, one of those who wait here asks Redis for all of them.
-        """
-        waited_for = self._led.get(key)
-        if waited_for is not None:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await asyncio.shield(waited_for)
-            except TimeoutError:
-                return None
-        self.lead(key)
-        reply = None
-        try:
-            reply = await _watch(key, seconds=seconds)
-        finally:
-            self.land(key, reply)
-        return reply
-
-
-flights: Final = Flights()
-
-
-async def _watch(key: str, *, seconds: float) -> CachedReply | None:
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while loop.time() < until:
-        await asyncio.sleep(_LOOK_AGAIN_S)
-        reply, is_flying = await asyncio.to_thread(_look_for, key)
-        if reply is not None or not is_flying:
-            return reply
-    return None
-
-
-def _look_for(key: str) -> tuple[CachedReply | None, bool]:
-    try:
-        is_flying = redis_call(lambda client: bool(client.exists(_FLIGHTS + key)))  # first: the answer is kept before it ends
-    except RedisDown:
-        return None, False
-    return _read(caches["default"].get(_PREFIX + key)), is_flying
+def _decompress(value: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
+    text = decompressor.decompress(value, _MOST_BYTES)
+    return text if decompressor.eof else b""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -15,37 +14,27 @@ from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from uuid_utils.compat import uuid7
 
-from agents.access import resolve_session, subject_name
-from agents.chat.bursts import Entered, Entry, Leaving, Step, entering, finished_by, leaving, saved_by
+from agents.chat.bursts import Entered, Entry, Leaving, entering, finished_by, leaving, saved_by
+from agents.chat.ending import Draft, cost_of, done_with, to_keep
 from agents.chat.events import Done, Started
+from agents.chat.flights import Landing, NoAnswer, flights
 from agents.chat.memories import recall_for, shown_of
-from agents.chat.metering import Meter, budgets_now, first_choice, wait_for_room
-from agents.chat.prompt import build_prompt, choose_summary, count_prompt_tokens, oldest_turn_in, recent_chars
+from agents.chat.metering import Meter
+from agents.chat.opening import entry_of, longest_s
+from agents.chat.prompt import build_prompt, choose_summary, oldest_turn_in
 from agents.chat.question import Question
 from agents.chat.refusals import RateLimited
-from agents.chat.replies import CachedReply, end_flights, flights, key_of, may_be_cached
+from agents.chat.replies import CachedReply
 from agents.chat.running import running_turns
-from agents.providers.base import Message, ModelAnswer, ModelRequest
+from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
 from agents.versions.live import Answering
-from memory.api import FinishedTurn, NewTurn, OpenedTurn, Recalled, RecalledPassage, TurnState
-from observability.api import (
-    AttemptKind,
-    Budget,
-    NewAttempt,
-    SettledAttempt,
-    Visit,
-    count_tokens,
-    headers_of,
-    limits,
-    rules_for,
-)
+from memory.api import FinishedTurn, OpenedTurn, Recalled, TurnState
+from observability.api import headers_of
 from observability.errors import ChatbotError
 
 log = structlog.get_logger(__name__)
 
-# A turn of a process that died is given up this long after its model had to be done.
-_GRACE: Final = timedelta(seconds=30)
 _STORING_ATTEMPTS: Final = 5
 
 
@@ -54,123 +43,50 @@ class ChatTurn:
 
     def __init__(self, question: Question, answering: Answering) -> None:
         self.id: UUID = uuid7()
-        self.owner, self.session_id = resolve_session(question.caller, question.session_id)
         self._question = question
         self._answering = answering
-        # Each model in the chain has its own time: one that hangs must not use up that of its fallbacks.
-        self._total_s = sum(choice.provider.total_timeout_s for choice in answering.choices)
+        self._total_s = longest_s(answering)
         self._started_at = asyncio.get_running_loop().time()
-        self._now = datetime.now(UTC)
+        self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
         self._entered: Entered | None = None
-        self._visit = Visit(id=str(self.id), rules=(), lease_s=self._total_s + _GRACE.total_seconds())
         self._meter: Meter | None = None
-        self._attempt: NewAttempt | None = None
         self._kept: CachedReply | None = None
-        self._leads = False
-        self._messages: list[Message] = []
-        self._parts: list[str] = []
-        self._model_answer: ModelAnswer | None = None
-        self._first_token_ms: int | None = None
-        self._was_cut = False
-        self._summarise_before: int | None = None
-        self._recalled: tuple[RecalledPassage, ...] = ()
+        self._draft = Draft()
         self._ended = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The RateLimit headers, once it is known how the caller stands."""
+        return headers_of(self._entered.verdict) if self._entered else {}
 
     async def open(self) -> Started:
         """Store the person's message, unless a limit refuses it.
 
         Raises:
             RateLimited: nothing is stored.
-            BudgetSpent, BudgetBusy, PriceUnknown: the turn is stored, and has failed.
+            BudgetSpent, BudgetBusy, PriceUnknown: the turn is stored, and has yet to `fail`.
         """
-        question, answering = self._question, self._answering
-        subject = subject_name(question.caller, user=question.user, session_id=self.session_id)
-        rules = rules_for(
-            await limits.get(),
-            address=question.address,
-            session=f"{self.owner}/{subject}" if question.address else "",
-            key=question.caller.key_id,
-            agent=answering.slug if question.address else "",
-        )
-        self._visit = replace(self._visit, rules=rules)
-        budgets = await budgets_now.get()
-        self._attempt = await self._first_attempt()
-        entry = Entry(
-            turn=self._new_turn(subject), attempt=self._attempt, visit=self._visit, budgets=budgets, key_of=self._key_of,
-            wants_fresh=question.wants_fresh,
-        )  # fmt: skip
+        self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
         self._entering = asyncio.ensure_future(entering.submit(entry))
         self._entered = entered = await asyncio.shield(self._entering)
         if entered.verdict.refused:
             self._ended = True
             raise RateLimited(entered.verdict, entered.verdict.refused)
-        opened = self._opened
-        self._attempt = replace(self._attempt, conversation_id=opened.conversation_id, subject_id=opened.subject_id)
         self._kept = entered.found.reply
         if self._kept is None:
-            await self._take_place(entered, budgets)
-        return Started(self.id, self.session_id, answering.slug, answering.number, headers_of(entered.verdict))
+            self._meter = self._new_meter(entry, entered)
+            if self._flight_key and entered.found.leads:
+                flights.lead(self._flight_key, str(self.id))
+            if entered.refusal is not None:
+                await self._meter.wait_for_room(entered.refusal)
+        return Started(self.id, entry.turn.session_id, self._answering.slug, self._answering.number, self.headers)
 
-    async def _take_place(self, entered: Entered, budgets: list[Budget]) -> None:
-        """Find out who calls the model: this turn, or one with the same prompt, whose answer it then waits for."""
-        assert self._attempt is not None
-        self._meter = Meter(self._attempt, budgets=budgets, opened=entered.attempt is not None)
-        if entered.refusal is not None:
-            step = Step(settled=(), attempt=self._attempt, budgets=budgets)
-            await wait_for_room(entered.refusal, step)
-            self._meter = Meter(self._attempt, budgets=budgets, opened=True)
-        if entered.key is not None and not self._question.wants_fresh:
-            # Where Redis is away everybody leads; then at least one a process does.
-            self._leads = entered.found.leads and flights.lead(entered.key)
-            if not self._leads:
-                self._kept = await flights.wait(entered.key, seconds=self._total_s)
-
-    async def _first_attempt(self) -> NewAttempt:
-        choice, price = await first_choice(self._answering)
-        answering, question = self._answering, self._question
-        return NewAttempt(
-            id=uuid7(),
-            turn_id=self.id,
-            kind=AttemptKind.CHAT,
-            agent=answering.slug,
-            version=answering.number,
-            key=question.caller.key_id,
-            provider=choice.provider.slug,
-            model=choice.model,
-            price=price,
-            request_id=question.request_id,
-            started_at=self._now,
-            deadline_at=self._now + timedelta(seconds=self._total_s) + _GRACE,
-            worst_prompt_tokens=answering.prompt_budget_tokens,
-            worst_completion_tokens=answering.max_output_tokens,
-        )
-
-    def _new_turn(self, subject: str) -> NewTurn:
-        question, answering = self._question, self._answering
-        return NewTurn(
-            id=self.id,
-            owner=self.owner,
-            subject=subject,
-            session_id=self.session_id,
-            agent=answering.slug,
-            version=answering.number,
-            message=question.message,
-            metadata=question.metadata,
-            request_id=question.request_id,
-            created_at=self._now,
-            deadline_at=self._now + timedelta(seconds=self._total_s) + _GRACE,
-            recent_turns=settings.CHAT_HISTORY_TURNS,
-            recent_chars=recent_chars(answering),
-            remember=answering.memory_enabled,
-            read_facts=answering.facts_by_model,
-        )
-
-    def _key_of(self, opened: OpenedTurn) -> str | None:
-        question, answering = self._question, self._answering
-        if not may_be_cached(answering, is_draft=question.draft):
-            return None
-        return key_of(answering, caller=question.caller, user=question.user, message=question.message, opened=opened)
+    def _new_meter(self, entry: Entry, entered: Entered) -> Meter:
+        template = entered.attempt or entry.attempt
+        if entered.opened is not None:
+            template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
+        return Meter(template, budgets=entry.budgets, opened=entered.attempt is not None)
 
     @property
     def _opened(self) -> OpenedTurn:
@@ -178,43 +94,49 @@ class ChatTurn:
         assert self._entered.opened is not None
         return self._entered.opened
 
+    @property
+    def _flight_key(self) -> str | None:
+        """The flight that this turn leads or waits for; None: neither."""
+        return self._entered.key if self._entered and not self._question.wants_fresh else None
+
     async def reply(self) -> AsyncGenerator[str, None]:
         """Yield the reply in pieces, no longer in all than CHAT_MAX_REPLY_CHARS: a kept one, or the model's."""
+        key, turn_id = self._flight_key, str(self.id)
+        if self._kept is None and key and not flights.is_led_by(key, turn_id):
+            self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
         if self._kept is not None:
-            self._parts.append(self._kept.reply)
+            self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
             return
-        loop = asyncio.get_running_loop()
-        request = await self._request()
-        self._model_answer = model_answer = await model_for(self._answering.choices).start(request)
-        self._first_token_ms = round((loop.time() - self._started_at) * 1000)
+        loop, draft = asyncio.get_running_loop(), self._draft
+        draft.answer = model_answer = await model_for(self._answering.choices).start(await self._request())
+        draft.first_token_ms = round((loop.time() - self._started_at) * 1000)
         left_chars = settings.CHAT_MAX_REPLY_CHARS
         try:
             async for text in model_answer:
-                self._was_cut = len(text) > left_chars
-                self._parts.append(text[:left_chars])
+                draft.was_cut = len(text) > left_chars
+                draft.parts.append(text[:left_chars])
                 yield text[:left_chars]
                 left_chars -= len(text)
-                if self._was_cut:
+                if draft.was_cut:
                     break
         finally:
             await model_answer.aclose()
 
     async def _request(self) -> ModelRequest:
         """Return what the model is asked: with memories and a summary, as far as they fit."""
-        answering, message = self._answering, self._question.message
+        answering, message, draft = self._answering, self._question.message, self._draft
         opened = await choose_summary(answering, message=message, opened=self._opened)
         recalled = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else Recalled()
-        self._messages = await build_prompt(
-            answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary
-        )
-        oldest = oldest_turn_in(self._messages, opened=opened)
+        messages = await build_prompt(answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary)
+        oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:
-            self._summarise_before = oldest
-        self._recalled = shown_of(recalled, sent={turn.id for turn in opened.recent if turn.seq >= oldest})
+            draft.summarise_before = oldest
+        draft.recalled = shown_of(recalled, sent={turn.id for turn in opened.recent if turn.seq >= oldest})
         assert self._meter is not None
+        draft.messages = self._meter.messages = messages
         return ModelRequest(
-            messages=self._messages,
+            messages=messages,
             temperature=answering.temperature,
             top_p=answering.top_p,
             max_output_tokens=answering.max_output_tokens,
@@ -225,48 +147,38 @@ class ChatTurn:
 
     async def finish(self) -> Done:
         """Store the complete reply, then tell of it."""
+        assert self._entry is not None
+        session_id, answering = self._entry.turn.session_id, self._answering
         if self._kept is not None:
-            return await self._finish_kept(self._kept)
-        leaving_turn = await self._leaving(self._finished(TurnState.DONE))
-        try:
-            await self._store(leaving_turn)
-        except DatabaseError:
-            self._store_in_background(leaving_turn)
-            raise
-        costs = [attempt.cost_usd for attempt in leaving_turn.settled]
-        return self._done(leaving_turn.finished, cost_usd=None if None in costs else sum(filter(None, costs), Decimal(0)))
+            leaving_turn = self._leaving_with(self._kept)
+            if leaving_turn:
+                await self._store_or_go_on_storing(leaving_turn)
+            self._ended = True
+            finished = finished_by(self.id, self._kept)
+            return done_with(finished, session_id=session_id, answering=answering, cost_usd=Decimal(0), kept=self._kept)
+        leaving_turn = await self._leaving(self._draft.finished(self.id, TurnState.DONE))
+        await self._store_or_go_on_storing(leaving_turn)
+        return done_with(leaving_turn.finished, session_id=session_id, answering=answering, cost_usd=cost_of(leaving_turn.settled))
 
-    async def _finish_kept(self, kept: CachedReply) -> Done:
-        finished = finished_by(self.id, kept)
-        if self._entered and self._entered.found.reply is None:  # it came from a turn that answered the same just now
-            assert self._attempt is not None
-            attempt = replace(self._attempt, id=uuid7())
-            await self._store(Leaving(finished=finished, settled=(), visit=self._visit, cached=attempt, saved=saved_by(attempt, kept)))
-        self._ended = True
-        return self._done(finished, cost_usd=Decimal(0), saved_usd=kept.cost, cached=True)
-
-    def _done(self, finished: FinishedTurn, *, cost_usd: Decimal | None, saved_usd: Decimal = Decimal(0), cached: bool = False) -> Done:
-        return Done(
-            message_id=self.id,
-            session_id=self.session_id,
-            agent=self._answering.slug,
-            version=self._answering.number,
-            reply=finished.reply,
-            model=finished.model,
-            finish_reason=finished.finish_reason,
-            prompt_tokens=finished.prompt_tokens or 0,
-            completion_tokens=finished.completion_tokens or 0,
-            cost_usd=cost_usd,
-            saved_usd=saved_usd,
-            cached=cached,
-        )
+    def _leaving_with(self, kept: CachedReply) -> Leaving | None:
+        """Return the end of a turn that was answered by another one; None where it ended when it was opened."""
+        assert self._entry is not None
+        if self._meter is None:
+            return None
+        # Without Redis nobody knew that another would answer, so a call may be promised that is not needed now.
+        opened = None if self._meter.promised else replace(self._meter.template, id=uuid7())
+        attempt = self._meter.promised or opened
+        assert attempt is not None
+        return Leaving(
+            finished=finished_by(self.id, kept), settled=(saved_by(attempt, kept),), visit=self._entry.visit, opened=opened
+        )  # fmt: skip
 
     async def fail(self, error: ChatbotError) -> None:
         """Store that no answer came, or only a part of one."""
-        if self._ended:
+        if self._ended or self._entering is None:
             return
-        finished = self._finished(TurnState.INTERRUPTED if self._parts else TurnState.FAILED, error_code=error.code)
-        leaving_turn = await self._leaving(finished)
+        state = TurnState.INTERRUPTED if self._draft.parts else TurnState.FAILED
+        leaving_turn = await self._leaving(self._draft.finished(self.id, state, error_code=error.code))
         try:
             await self._store(leaving_turn)
         except DatabaseError:
@@ -277,64 +189,57 @@ class ChatTurn:
         if self._ended or self._entering is None:
             return
         client_left = isinstance(error, asyncio.CancelledError | GeneratorExit) and not running_turns.stopping
-        state = TurnState.CANCELLED if client_left else TurnState.INTERRUPTED if self._parts else TurnState.FAILED
+        state = TurnState.CANCELLED if client_left else TurnState.INTERRUPTED if self._draft.parts else TurnState.FAILED
         code = "" if client_left else "stopped" if running_turns.stopping else "internal-error"
         self._ended = True
-        running_turns.finish_in_background(self._abandon(self._finished(state, error_code=code)))
+        running_turns.finish_in_background(self._abandon(self._draft.finished(self.id, state, error_code=code)))
 
     async def _abandon(self, finished: FinishedTurn) -> None:
         assert self._entering is not None
+        assert self._entry is not None
         try:
-            entered = await self._entering
+            self._entered = entered = await self._entering
         except Exception:  # the turn was never stored: there is nothing to end
             return
         if entered.opened is None or entered.found.reply is not None:  # nor where it is ended already
             return
-        if self._meter is None and entered.attempt is not None:
-            self._meter = Meter(entered.attempt, budgets=(), opened=True)
+        if self._meter is None:
+            self._meter = self._new_meter(self._entry, entered)
         await self._store_patiently(await self._leaving(finished))
 
     async def _leaving(self, finished: FinishedTurn) -> Leaving:
         """Return everything that is to be stored of the turn's end."""
-        if finished.usage_estimated:
-            finished = await asyncio.to_thread(self._estimated, finished)  # a long text takes a while to count
-        usage = self._model_answer.usage if self._model_answer else None
-        settled = self._meter.settle(finished, cached_tokens=usage.cached_tokens if usage else 0) if self._meter else ()
-        return Leaving(finished=finished, settled=settled, visit=self._visit, keep=self._to_keep(finished, settled))
-
-    def _to_keep(self, finished: FinishedTurn, settled: tuple[SettledAttempt, ...]) -> tuple[str, CachedReply, int] | None:
-        """Return the answer for the cache: a whole one, of the first model of the chain."""
+        assert self._entry is not None
+        finished = await self._draft.estimated(finished)
+        settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
         key = self._entered.key if self._entered else None
-        is_whole = finished.state is TurnState.DONE and finished.finish_reason == "stop" and not self._recalled
-        if key is None or not is_whole or not settled or settled[-1].model != self._answering.choices[0].model:
-            return None
-        cost = settled[-1].cost_usd
-        kept = CachedReply(
-            reply=finished.reply,
-            provider=finished.provider,
-            model=finished.model,
-            finish_reason=finished.finish_reason,
-            prompt_tokens=finished.prompt_tokens or 0,
-            completion_tokens=finished.completion_tokens or 0,
-            cost_usd=None if cost is None else str(cost),
-        )
-        return key, kept, self._answering.reply_cache_s
+        keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
+        return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)
 
     async def _store(self, turn: Leaving) -> None:
+        is_stored = False
         try:
             await leaving.submit(turn)
+            is_stored = True
         finally:
-            await self._land(turn.keep[1] if turn.keep else None)
+            await self._land(turn, is_stored=is_stored)
         self._ended = True
 
-    async def _land(self, reply: CachedReply | None) -> None:
+    async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
         """Tell those who wait for this answer."""
-        key = self._entered.key if self._entered else None
-        if key is not None and self._leads:
-            self._leads = False
-            flights.land(key, reply)
-            if reply is None:  # a kept answer has ended the flight already
-                await asyncio.to_thread(end_flights, [key])
+        key, turn_id, entered = self._flight_key, str(self.id), self._entered
+        if key is None or entered is None or not (entered.found.leads or flights.is_led_by(key, turn_id)):
+            return
+        has_left = turn.finished.state is TurnState.CANCELLED or turn.finished.error_code == "stopped"
+        landing: Landing = turn.keep.reply if turn.keep else NoAnswer.LEFT if has_left else NoAnswer.FAILED
+        await flights.land(key, turn_id, landing, is_kept=is_stored and turn.keep is not None)
+
+    async def _store_or_go_on_storing(self, turn: Leaving) -> None:
+        try:
+            await self._store(turn)
+        except DatabaseError:
+            self._store_in_background(turn)
+            raise
 
     def _store_in_background(self, turn: Leaving) -> None:
         self._ended = True
@@ -350,30 +255,3 @@ class ChatTurn:
             else:
                 return
         log.error("turn not stored; it will be marked as left behind", message_id=str(self.id))
-
-    def _finished(self, state: TurnState, *, error_code: str = "") -> FinishedTurn:
-        model_answer = self._model_answer
-        usage = model_answer.usage if model_answer else None
-        finish_reason = "length" if self._was_cut else model_answer.finish_reason if model_answer else ""
-        return FinishedTurn(
-            id=self.id,
-            state=state,
-            reply="".join(self._parts),
-            provider=model_answer.provider if model_answer else "",
-            model=model_answer.model if model_answer else "",
-            finish_reason=finish_reason if state is TurnState.DONE else "",
-            error_code=error_code,
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage else None,
-            usage_estimated=usage is None and model_answer is not None,
-            first_token_ms=self._first_token_ms,
-            summarise_before=self._summarise_before,
-            recalled=self._recalled,
-        )
-
-    def _estimated(self, finished: FinishedTurn) -> FinishedTurn:
-        return replace(
-            finished,
-            prompt_tokens=count_prompt_tokens(self._messages, model=finished.model),
-            completion_tokens=count_tokens(finished.reply, model=finished.model),
-        )

@@ -98,9 +98,11 @@ class UpstreamFailed(ChatbotError):
     title = "Failed to process message"
     remedy = "The model behind this agent did not answer. Try again in a moment; the operator's log has the reason under this request id."
 
-    def __init__(self, reason: str, *, retryable: bool, wait_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, retryable: bool, wait_s: float | None = None, is_billable: bool = False) -> None:
         super().__init__()
         self.reason = reason
+        self.is_billable = is_billable
+        """Whether the model may have begun, so that the provider may charge for what it read."""
         self.retryable = retryable
         self.wait_s = wait_s
         """Seconds the provider asked to be left alone, from its Retry-After."""

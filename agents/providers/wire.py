@@ -65,10 +65,11 @@ class OpenAIWire:
             if response is not None:
                 await response.aclose()
             if isinstance(error, TimeoutError):
-                raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False) from None
+                raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False, is_billable=True) from None
             if isinstance(error, httpx2.RequestError):
-                raise UpstreamFailed(f"the answer broke off: {error!r}", retryable=True) from error
+                raise UpstreamFailed(f"the answer broke off: {error!r}", retryable=True, is_billable=True) from error
             if isinstance(error, UpstreamFailed):
+                error.is_billable |= response is not None
                 _make_loggable(error, provider)
             raise
         return answer
@@ -85,7 +86,10 @@ class OpenAIWire:
         except httpx2.TimeoutException as error:
             raise UpstreamTimedOut("no connection within the connect timeout", retryable=True) from error
         except httpx2.TransportError as error:
-            raise UpstreamFailed(f"no connection: {error}", retryable=not isinstance(error, OutboundRefused)) from error
+            is_billable = not isinstance(error, httpx2.ConnectError)
+            raise UpstreamFailed(
+                f"no connection: {error}", retryable=not isinstance(error, OutboundRefused), is_billable=is_billable
+            ) from error
         if response.status_code != httpx2.codes.OK:
             raise await _refusal(response)
         return response

@@ -73,8 +73,8 @@ class ChatView(AsyncAPIView):
             stream=asked.stream or request.accepted_renderer.media_type == MEDIA_TYPE,
             metadata=asked.metadata,
             request_id=request_id,
-            address=address_of(request),
-            wants_fresh="no-cache" in request.headers.get("Cache-Control", ""),
+            address=address_of(request) or "unknown",  # such as over a Unix socket: all who come so count together
+            wants_fresh="no-cache" in request.headers.get("Cache-Control", "").lower(),
         )
         if question.stream:
             return await stream_events(question, request_id)

@@ -1,0 +1,133 @@
+"""Which limits apply to a turn, and how its caller stands with them."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from django.conf import settings
+
+from observability.models import Limit, LimitScope
+from observability.polled import Polled
+from observability.redis import PREFIX
+
+WINDOW_S: Final = 60
+# Whoever has one IPv6 address has all of these.
+_IPV6_NETWORK: Final = 64
+
+Measure = Literal["requests", "tokens", "concurrent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit that applies to a turn: `quota` of `measure` for `scope`, counted under `counter`."""
+
+    scope: str
+    measure: Measure
+    quota: int
+    counter: str
+
+    @property
+    def policy(self) -> str:
+        """Its name in the RateLimit headers, such as `address-requests`."""
+        return f"{self.scope}-{self.measure}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a caller stands with one rule.
+
+    Attributes:
+        quota: what may be used in a window, where this is counted: a share of the rule's where each process counts for itself.
+        remaining: what is left of it.
+        reset_s: in how many seconds all of it is there again.
+    """
+
+    rule: Rule
+    quota: int
+    remaining: int
+    reset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a turn may go on, how its caller stands, and the rule that refuses."""
+
+    standings: tuple[Standing, ...] = ()
+    refused: Standing | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """A turn that asks to be admitted. `lease_s`: after this long it no longer counts as one of the answers at once."""
+
+    id: str
+    rules: Sequence[Rule]
+    lease_s: float
+
+
+def read_limits() -> dict[tuple[str, str], Limit]:
+    """Read every limit by scope and name; name "" is everybody's of that scope. What nobody has set is as the settings say."""
+    default = Limit(scope=LimitScope.ADDRESS, requests_per_minute=settings.ANONYMOUS_REQUESTS_PER_MINUTE or None)
+    return {(LimitScope.ADDRESS, ""): default} | {(limit.scope, limit.name): limit for limit in Limit.objects.all()}
+
+
+limits: Final[Polled[dict[tuple[str, str], Limit]]] = Polled(read_limits, fresh_for_s=2.0)
+
+
+def rules_for(
+    known: Mapping[tuple[str, str], Limit], *, address: str = "", session: str = "", key: str = "", agent: str = ""
+) -> tuple[Rule, ...]:
+    """Return the rules for a turn of this address, session, key and agent; "" where there is none.
+
+    An address is limited only where no key vouches for it.
+    """
+    counted = (
+        (LimitScope.ADDRESS, "" if key else client_of(address)),
+        (LimitScope.SESSION, session),
+        (LimitScope.KEY, key),
+        (LimitScope.AGENT, agent),
+    )
+    return tuple(
+        rule
+        for scope, name in counted
+        if name and (limit := known.get((scope, name)) or known.get((scope, "")))
+        for rule in _rules_of(limit, scope, name)
+    )
+
+
+@lru_cache(maxsize=4096)
+def client_of(address: str) -> str:
+    """Return whom limits count at `address`: an IPv4 address, or the network that an IPv6 address is one of."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip.packed, _IPV6_NETWORK), strict=False))
+
+
+def _rules_of(limit: Limit, scope: str, name: str) -> Iterable[Rule]:
+    quotas: tuple[tuple[Measure, int | None], ...] = (
+        ("requests", limit.requests_per_minute),
+        ("tokens", limit.tokens_per_minute),
+        ("concurrent", limit.concurrent),
+    )
+    for measure, quota in quotas:
+        if quota is not None:
+            yield Rule(scope, measure, quota, f"{PREFIX}limit:{scope}:{measure}:{name}")
+
+
+def headers_of(verdict: Verdict) -> dict[str, str]:
+    """Return the RateLimit headers (draft-ietf-httpapi-ratelimit-headers) that tell how a caller stands."""
+    windows = [standing for standing in verdict.standings if standing.rule.measure != "concurrent"]
+    found = {}
+    if windows:
+        found["RateLimit"] = ", ".join(f"{json.dumps(it.rule.policy)};r={it.remaining};t={it.reset_s}" for it in windows)
+        found["RateLimit-Policy"] = ", ".join(f"{json.dumps(it.rule.policy)};q={it.quota};w={WINDOW_S}" for it in windows)
+    if verdict.refused:
+        found["Retry-After"] = str(verdict.refused.reset_s)
+    return found
