@@ -7,11 +7,13 @@ class AgentsConfig(AppConfig):
 
     def ready(self) -> None:
         from memory.api import describe_people_by
-        from observability.api import register_models_in_use
+        from observability.api import name_things_by, register_models_in_use
 
         from . import checks  # noqa: F401 - registers the system checks
+        from .access.choices import list_agents, list_keys
         from .access.naming import describe_people
         from .versions.in_use import list_models_in_use
 
         describe_people_by(describe_people)
         register_models_in_use(list_models_in_use)
+        name_things_by(agents=list_agents, keys=list_keys)

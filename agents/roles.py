@@ -3,7 +3,7 @@
     editors     agents: create, edit, try, publish, roll back; what agents know for everybody, shared or not. No providers, no keys,
                 no conversations, no memories of people.
     operators   read everything; create and change providers and their keys; correct and forget what is remembered of people, and
-                erase them; make, change and revoke API keys. No agents.
+                erase them; make, change and revoke API keys; set prices, budgets and limits. No agents.
     superuser   everything, people and roles included.
 
 A role is a permission `agents.view_agent` and the like, never a group's name: an installation may make groups of its own.
@@ -49,6 +49,7 @@ OPERATOR_CHANGES: Final = frozenset(
         "agents.change_keyowner",
         "agents.add_apikey",
         "agents.change_apikey",
+        *(f"observability.{act}_{model}" for act in ("add", "change", "delete") for model in ("modelprice", "budget", "limit")),
         # People and what is remembered of them: change is to add, correct, pin and forget; delete is to erase somebody.
         "memory.change_subject",
         "memory.delete_subject",

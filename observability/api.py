@@ -10,6 +10,7 @@ from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, UsageDay
+from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
 from observability.redis import PREFIX, RedisDown, Script, redis_call
@@ -61,6 +62,7 @@ __all__ = [
     "look_up",
     "models_in_use",
     "most_tokens",
+    "name_things_by",
     "open_attempts",
     "prices_in_use",
     "redis_call",

@@ -239,6 +239,20 @@ def settle_reservations(spent: Mapping[UUID, tuple[Decimal, int]]) -> None:
         cursor.execute(_SETTLE, [ids, *([sums[id][place] for id in ids] for place in range(4))])
 
 
+def begin_period(budget: Budget, *, at: datetime) -> None:
+    """Count what was spent on `budget` in its present period before it was made, so that it shows at once.
+
+    Of a budget for each end user nothing is counted until they call. Runs inside a transaction that the caller began.
+    """
+    if budget.scope == BudgetScope.USER:
+        return
+    starts_at, ends_at = period_of(budget, at)
+    with connection.cursor() as cursor:
+        cursor.execute(_ADD_PERIODS, [[budget.pk], [0], [starts_at], [ends_at]])
+        if added := [id for (id,) in cursor.fetchall()]:
+            cursor.execute(_COUNT_SO_FAR, [added])
+
+
 def active_budgets() -> list[Budget]:
     """Return the budgets that hold now."""
     return list(Budget.objects.filter(is_active=True).order_by("id"))

@@ -198,6 +198,20 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "Cost",
+                "items": [
+                    {
+                        "title": "Cost overview",
+                        "icon": "payments",
+                        "link": reverse_lazy("cost"),
+                    },
+                    _sidebar("Budgets", "savings", "observability_budget", "may_view_budgets"),
+                    _sidebar("Limits", "speed", "observability_limit", "may_view_limits"),
+                    _sidebar("Prices", "sell", "observability_modelprice", "may_view_prices"),
+                    _sidebar("Ledger", "receipt", "observability_attempt", "may_view_ledger"),
+                ],
+            },
+            {
                 "title": "What was said",
                 "items": [
                     _sidebar("Conversations", "forum", "memory_conversation", "may_view_conversations"),

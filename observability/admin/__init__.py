@@ -1,0 +1,9 @@
+"""The admin for what things cost and how much anybody may use. Django finds it by this package's name.
+
+prices     what models cost        limits     requests and tokens a minute
+budgets    what may be spent       attempts   the ledger, to look at
+"""
+
+from . import attempts, budgets, limits, prices
+
+__all__ = ["attempts", "budgets", "limits", "prices"]

@@ -1,0 +1,28 @@
+"""Sums and numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+
+def usd(amount: Decimal) -> str:
+    """Return an amount of US dollars: in cents, small ones with four digits that count."""
+    if amount == 0 or abs(amount) >= 1:
+        return f"{amount:,.2f} USD"
+    digits = max(2, 3 - amount.adjusted())
+    return f"{amount:.{digits}f}".rstrip("0").ljust(4, "0") + " USD"
+
+
+def per_million(price: Decimal) -> str:
+    """Return a price in US dollars per million tokens, all its digits, at least cents."""
+    whole, _, rest = f"{price.normalize():f}".partition(".")
+    return f"{whole}.{rest.ljust(2, '0')}"
+
+
+def with_current(choices: Iterable[tuple[str, str]], current: str, *, empty: str) -> list[tuple[str, str]]:
+    """Return `choices` below an empty one, with the current value where that is none of them (any more)."""
+    listed = list(choices)
+    if current and current not in {value for value, _ in listed}:
+        listed.append((current, f"{current} (removed)"))
+    return [("", empty), *listed]
