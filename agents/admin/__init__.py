@@ -5,6 +5,7 @@ history      versions, publishing, rolling back           documents    import an
 trying       the chat page on the draft                   providers    addresses and keys
 people       users and roles                              overview     the start page
 probing      "Test the connection" of a provider           keys         API keys and their owners
+cost         what was spent and saved
 """
 
 from . import agents, keys, people, providers
