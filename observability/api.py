@@ -9,7 +9,7 @@ from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
 from observability.limits import admit, leave
-from observability.models import AttemptKind, AttemptOutcome, Budget, UsageDay
+from observability.models import AttemptKind, AttemptOutcome, Budget
 from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
@@ -40,7 +40,6 @@ __all__ = [
     "SettledAttempt",
     "Standing",
     "Unhealthy",
-    "UsageDay",
     "UsageLine",
     "Verdict",
     "Visit",
