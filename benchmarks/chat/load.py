@@ -35,6 +35,8 @@ class Job:
     model: str = ""
     key: str = ""
     session: str
+    message: str = ""
+    """The same for all requests; otherwise each has its own."""
     stream: bool
     concurrency: int
     seconds: float
@@ -89,7 +91,12 @@ class Run:
             return None
         self._sent += 1
         body = wire.request_body(
-            shape=self.job.shape, number=self._sent, stream=self.job.stream, model=self.job.model, session=self.job.session
+            shape=self.job.shape,
+            number=self._sent,
+            stream=self.job.stream,
+            model=self.job.model,
+            session=self.job.session,
+            message=self.job.message,
         )
         return self._head + b"%d\r\n\r\n" % len(body) + body
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -39,10 +40,16 @@ class UpstreamProcess:
 
     def pace(self, *, delay_ms: float, chunk_ms: float = 0) -> None:
         """Set how long it waits before each answer and between a stream's chunks."""
-        body = json.dumps({"delay_ms": delay_ms, "chunk_ms": chunk_ms}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/control", data=body, method="POST")
-        with urllib.request.urlopen(request, timeout=5):  # noqa: S310 - loopback
-            pass
+        self._control({"delay_ms": delay_ms, "chunk_ms": chunk_ms})
+
+    def calls(self) -> int:
+        """Return how often it was asked so far."""
+        return int(self._control({})["calls"])
+
+    def _control(self, order: dict[str, float]) -> dict[str, int]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/control", data=json.dumps(order).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
+            return cast("dict[str, int]", json.load(answer))
 
     def stop(self) -> None:
         self._process.kill()
@@ -87,16 +94,16 @@ class LoadProcess:
 
 
 class ServerProcess:
-    """This project's server as production runs it, with one worker."""
+    """This project's server as production runs it, with one worker; or another ASGI application, run in the same way."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *, application: str = "chatbot_site.asgi:application") -> None:
         self._log = Path(tempfile.mkstemp(prefix="benchmark-server-", suffix=".log")[1])
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, self._log.open("wb") as log:
             self.port: int = listener.getsockname()[1]
             started = time.perf_counter()
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", "chatbot_site.asgi:application", "--worker-class", "asgi"),
+                    *(sys.executable, "-m", "gunicorn", application, "--worker-class", "asgi"),
                     *("--workers", "1", "--bind", f"fd://{listener.fileno()}", "--no-control-socket"),
                 ],
                 cwd=PROJECT_DIR,
@@ -152,6 +159,7 @@ def server_environment(*, database_url: str, redis_url: str) -> dict[str, str]:
         "OUTBOUND_ALLOWED_HOSTS": "127.0.0.1",
         "SECURE_SSL_REDIRECT": "false",
         "WEB_CONCURRENCY": "1",
+        "ANONYMOUS_REQUESTS_PER_MINUTE": "0",
         "ENV_FILE": os.devnull,
     }
 

@@ -58,13 +58,13 @@ class Storage:
     def drop(self) -> None:
         self._on_server(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)"))
 
-    def turns(self) -> dict[str, int]:
-        """Return how many turns are stored in each state; `done` counts only those with the exact reply."""
+    def turns(self, agent: str = AGENT) -> dict[str, int]:
+        """Return how many turns of `agent` are stored in each state; `done` counts only those with the exact reply."""
         with psycopg.connect(self.url) as connection:
             rows = connection.execute(
                 "SELECT CASE WHEN state = 'done' AND reply <> %s THEN 'done with a wrong reply' ELSE state END, count(*)"
                 " FROM memory_turn WHERE agent = %s GROUP BY 1",
-                [wire.TEXT, AGENT],
+                [wire.TEXT, agent],
             ).fetchall()
         return {str(state): int(count) for state, count in rows}
 

@@ -1,7 +1,8 @@
 """The model that costs nothing: an OpenAI-compatible API that answers every call from prebuilt bytes.
 
 `python -m benchmarks.chat.upstream PORT`. `POST /control` with {"delay_ms", "chunk_ms"} says how long it waits before an
-answer and between a stream's chunks (0: the whole stream in one write). It takes several ten thousand calls a second.
+answer and between a stream's chunks (0: the whole stream in one write), and is answered with {"calls"}:
+how many there were. It takes several ten thousand calls a second.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ class Pace:
     chunk_s: float = 0
 
 
+class Seen:
+    """What was asked of the upstream since it started."""
+
+    calls: int = 0
+
+
 class Upstream(asyncio.Protocol):
     """One connection; requests come one after another."""
 
@@ -55,9 +62,12 @@ class Upstream(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"post /control"):
             order = json.loads(body)
-            Pace.delay_s, Pace.chunk_s = order["delay_ms"] / 1000, order["chunk_ms"] / 1000
-            self._write(_JSON_HEAD % 2 + b"{}")
+            if order:
+                Pace.delay_s, Pace.chunk_s = order["delay_ms"] / 1000, order["chunk_ms"] / 1000
+            seen = json.dumps({"calls": Seen.calls}).encode()
+            self._write(_JSON_HEAD % len(seen) + seen)
             return
+        Seen.calls += 1
         streams = b'"stream":true' in body or b'"stream": true' in body
         if streams and Pace.chunk_s:
             self._loop.call_later(Pace.delay_s, self._write, _STREAM_HEAD)

@@ -32,9 +32,9 @@ def events() -> list[bytes]:
     return [b"data: " + json.dumps(document).encode() + b"\n\n" for document in documents] + [b"data: [DONE]\n\n"]
 
 
-def request_body(*, shape: Shape, number: int, stream: bool, model: str, session: str) -> bytes:
-    """Return the body of request `number`; each has a session and a message of its own."""
-    message = f"Hello, this is message {number} of {session}."
+def request_body(*, shape: Shape, number: int, stream: bool, model: str, session: str, message: str = "") -> bytes:
+    """Return the body of request `number`; each has a session of its own, and its own message unless `message` is for all."""
+    message = message or f"Hello, this is message {number} of {session}."
     document: dict[str, Any]
     if shape == "chat":
         document = {"message": message, "session_id": f"{session}-{number}", "stream": stream}

@@ -1,0 +1,114 @@
+"""Reports over a long ledger: `python -m benchmarks.cost.ledger ROWS ROUNDS` fills the database of DATABASE_URL and times them.
+
+The rows are a year of 20 agents, 40 keys, 100,000 people, 3 models and a conversation for every 5 rows. They are written by SQL
+into the product's own table, and summed by its own `roll_up`, but for the last thousand: a report must add those itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final
+
+DAYS: Final = 365
+UNSUMMED: Final = 1000
+_BATCH: Final = 500_000
+GOAL_MS: Final = 200
+
+_FILL: Final = """
+    INSERT INTO observability_attempt (
+        id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model, request_id, started_at, deadline_at,
+        settled_at, settled_xid, outcome, error_code, worst_prompt_tokens, worst_completion_tokens, prompt_tokens, cached_tokens,
+        completion_tokens, is_estimated, input_usd, output_usd, cost_usd, saved_usd, latency_ms
+    )
+    SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(n), 32, '0')::uuid, 1, 'chat', 'agent-' || hashint8(n) %% 20, 1,
+           'key-' || hashint8(n / 5) %% 40, 1 + abs(hashint8(n / 5) %% 100000), 1 + n / 5, 'vendor', 'model-' || abs(hashint8(n)) %% 3, '',
+           at, at, at, pg_current_xact_id()::text::bigint,
+           CASE WHEN n %% 100 = 0 THEN 'failed' WHEN n %% 10 = 0 THEN 'cached' ELSE 'done' END,
+           CASE WHEN n %% 100 = 0 THEN 'upstream-timeout' ELSE '' END, 4000, 1000, 900, 400, 150, false, 0.25, 2,
+           CASE WHEN n %% 10 = 0 THEN 0 ELSE 0.000525 END, CASE WHEN n %% 10 = 0 THEN 0.000525 ELSE 0 END, 900
+    FROM generate_series(%s::bigint, %s::bigint) AS n, LATERAL (SELECT %s::timestamptz + n * make_interval(secs => %s) AS at) AS moment
+"""
+
+
+def fill(rows: int, *, until: datetime) -> float:
+    """Write `rows` rows that end at `until`, and sum them; return how long the summing took, in seconds."""
+    from django.db import connection, transaction
+
+    from observability.api import roll_up
+
+    each_s = timedelta(days=DAYS).total_seconds() / rows
+    first = until - timedelta(days=DAYS)
+    summing_s = 0.0
+    bounds = [*range(0, rows - UNSUMMED, _BATCH), rows - UNSUMMED]
+    for begin, end in pairwise(bounds):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_FILL, [begin + 1, end, first, each_s])
+        started = time.perf_counter()
+        with transaction.atomic():
+            roll_up()
+        summing_s += time.perf_counter() - started
+        print(f"... {end:,} rows", file=sys.stderr, flush=True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_FILL, [rows - UNSUMMED + 1, rows, first, each_s])
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE")
+    return summing_s
+
+
+def questions(today: date) -> Mapping[str, Callable[[], Any]]:
+    """Return the reports that are timed, by what they tell."""
+    from observability.api import Wanted, forecast_usd, list_failures, report_usage
+
+    month = Wanted(first=today - timedelta(days=29), last=today)
+    year = Wanted(first=today - timedelta(days=DAYS), last=today)
+    keys = Wanted(first=month.first, last=today, keys=[f"key-{number}" for number in range(3)])
+    return {
+        "30 days, in all": lambda: report_usage(month),
+        "30 days, by day": lambda: report_usage(month, by=("day",)),
+        "30 days, by agent": lambda: report_usage(month, by=("agent",)),
+        "30 days, by key and model": lambda: report_usage(month, by=("key", "model")),
+        "30 days, by day and agent, of three keys": lambda: report_usage(keys, by=("day", "agent")),
+        "30 days, of one person": lambda: report_usage(Wanted(first=month.first, last=today, subject_id=4711)),
+        "30 days, by user, of three keys": lambda: report_usage(keys, by=("user",), limit=10_000),
+        "30 days, dearest conversations": lambda: report_usage(month, by=("conversation", "agent"), dearest=True, limit=10),
+        "30 days, failures": lambda: list_failures(month),
+        "a year, by day": lambda: report_usage(year, by=("day",)),
+        "a year, by agent": lambda: report_usage(year, by=("agent",)),
+        "forecast": lambda: forecast_usd(today),
+    }
+
+
+def measure(rows: int, rounds: int) -> dict[str, Any]:
+    """Fill the database and time every report."""
+    from django.db import connection
+
+    from observability.api import Wanted, report_usage
+
+    until = datetime.now(UTC)
+    summing_s = fill(rows, until=until)
+    figures = []
+    for name, ask in questions(until.date()).items():
+        took = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            ask()
+            took.append((time.perf_counter() - started) * 1000)
+        took.sort()
+        figures.append({"report": name, "p50_ms": took[len(took) // 2], "p95_ms": took[min(len(took) - 1, len(took) * 95 // 100)]})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), sum(cost_usd) FROM observability_attempt")
+        counted, cost = cursor.fetchone() or (0, 0)
+    [total] = report_usage(Wanted(first=until.date() - timedelta(days=DAYS), last=until.date()))
+    return {"rows": rows, "summing_s": summing_s, "figures": figures, "is_exact": (total.attempts, total.cost_usd) == (counted, cost)}
+
+
+if __name__ == "__main__":
+    import django
+
+    django.setup()
+    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))
