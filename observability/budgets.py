@@ -81,6 +81,7 @@ _TAKE_RESERVATIONS: Final = """
     DELETE FROM observability_reservation WHERE attempt_id = ANY(%s) RETURNING attempt_id, period_id, usd, tokens
 """
 _LOCK_PERIODS: Final = "SELECT FROM observability_budgetperiod WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_BUDGET: Final = "SELECT id FROM observability_budgetperiod WHERE budget_id = %s AND ends_at > %s ORDER BY id FOR NO KEY UPDATE"
 _SETTLE: Final = """
     UPDATE observability_budgetperiod period
     SET reserved_usd = period.reserved_usd - done.reserved_usd, reserved_tokens = period.reserved_tokens - done.reserved_tokens,
@@ -239,15 +240,18 @@ def settle_reservations(spent: Mapping[UUID, tuple[Decimal, int]]) -> None:
         cursor.execute(_SETTLE, [ids, *([sums[id][place] for id in ids] for place in range(4))])
 
 
-def begin_period(budget: Budget, *, at: datetime) -> None:
-    """Count what was spent on `budget` in its present period before it was made, so that it shows at once.
+def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None:
+    """Count what was spent on `budget` in its present period before it was made, or while it `was_off`, so that it shows at once.
 
-    Of a budget for each end user nothing is counted until they call. Runs inside a transaction that the caller began.
+    Of a budget for each end user nothing is counted before their first call. Runs inside a transaction that the caller began.
     """
-    if budget.scope == BudgetScope.USER:
-        return
     starts_at, ends_at = period_of(budget, at)
     with connection.cursor() as cursor:
+        if was_off:
+            cursor.execute(_LOCK_BUDGET, [budget.pk, at])  # first: what settles meanwhile is then either in the count or added after it
+            cursor.execute(_COUNT_SO_FAR, [[id for (id,) in cursor.fetchall()]])
+        if budget.scope == BudgetScope.USER:
+            return
         cursor.execute(_ADD_PERIODS, [[budget.pk], [0], [starts_at], [ends_at]])
         if added := [id for (id,) in cursor.fetchall()]:
             cursor.execute(_COUNT_SO_FAR, [added])

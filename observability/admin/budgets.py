@@ -64,12 +64,14 @@ class BudgetForm(BudgetModelForm):
             "limit_usd": "US dollars in each period. Empty: any sum.",
             "limit_tokens": "Tokens in each period, sent and answered. Empty: any number.",
             "on_unknown_price": "Where there is a limit in US dollars.",
-            "is_active": "Switched off it limits nothing, and goes on counting nothing.",
+            "is_active": "Switched off, it limits nothing.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         choosing: dict[str, Any] = self.fields
+        if (limit := self.initial.get("limit_usd")) is not None:
+            self.initial["limit_usd"] = f"{limit:.4f}".rstrip("0").rstrip(".")  # 5, not 5.0000
         for name, choices, empty in (("agent", agent_choices, "any agent"), ("key", key_choices, "any key, or none")):
             if name in choosing:
                 choosing[name].choices = with_current(choices(), getattr(self.instance, name), empty=empty)
@@ -98,6 +100,7 @@ class BudgetAdmin(ModelAdmin):
     form = BudgetForm
     list_display = ("name", "whose", "standing", "resets")
     list_display_links = ("name",)
+    actions = None
     change_list_template = "admin/observability/budgets_list.html"
     change_form_before_template = "admin/observability/budget_before.html"
 
@@ -148,7 +151,7 @@ class BudgetAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        begin_period(obj, at=datetime.now(UTC))
+        begin_period(obj, at=datetime.now(UTC), was_off=change and "is_active" in form.changed_data and obj.is_active)
         messages.info(request, "It holds within a second." if obj.is_active else "It limits nothing within a second.")
 
     @admin.display(description="for")

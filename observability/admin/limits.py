@@ -76,6 +76,7 @@ class LimitAdmin(ModelAdmin):
     form = LimitForm
     list_display = ("whom", "requests", "tokens", "at_once")
     list_display_links = ("whom",)
+    actions = None
     change_list_template = "admin/observability/limits_list.html"
     change_form_before_template = "admin/observability/limit_before.html"
 
@@ -100,7 +101,7 @@ class LimitAdmin(ModelAdmin):
             for scope in LimitScope
             if scope not in general
         ]
-        own = {"title": "Limits", "unset": unset, "may_add": self.has_add_permission(request)}
+        own = {"title": "Limits", "unset": unset, "nothing": not Limit.objects.exists(), "may_add": self.has_add_permission(request)}
         response: HttpResponse = super().changelist_view(request, {**own, **(extra_context or {})})
         return response
 

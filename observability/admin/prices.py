@@ -57,7 +57,7 @@ class ModelPriceAdmin(ModelAdmin):
     """What models cost. Rows of the catalogue are renewed by themselves, so nobody changes them."""
 
     form = PriceForm
-    list_display = ("model_name", "provider", "state", "input", "cached_input", "output", "source_name", "since")
+    list_display = ("model_name", "provider", "state", "input", "cached_input", "output", "since")
     list_display_links = ("model_name",)
     list_filter = ("source",)
     search_fields = ("provider", "model")
@@ -112,7 +112,7 @@ class ModelPriceAdmin(ModelAdmin):
             kind, word = "quiet", "not any more"
         return format_html('<span class="ca-label ca-label-{}">{}</span>', kind, word)
 
-    @admin.display(description="input, USD per million tokens", ordering="input_usd")
+    @admin.display(description="input (USD per million)", ordering="input_usd")
     def input(self, price: ModelPrice) -> str:
         tiers = "".join(f"; {per_million(Decimal(tier['input_usd']))} above {tier['above_tokens']:,} tokens" for tier in price.tiers)
         return per_million(price.input_usd) + tiers
@@ -126,13 +126,11 @@ class ModelPriceAdmin(ModelAdmin):
         tiers = "".join(f"; {per_million(Decimal(tier['output_usd']))} above {tier['above_tokens']:,}" for tier in price.tiers)
         return per_million(price.output_usd) + tiers
 
-    @admin.display(description="from", ordering="source")
-    def source_name(self, price: ModelPrice) -> str:
-        return "entered here" if price.source == PriceSource.MANUAL else "catalogue"
-
-    @admin.display(description="since (UTC)", ordering="effective_from")
-    def since(self, price: ModelPrice) -> str:
-        return f"{price.effective_from:%d %b %Y, %H:%M}"
+    @admin.display(description="from", ordering="effective_from")
+    def since(self, price: ModelPrice) -> SafeString:
+        source = "entered here" if price.source == PriceSource.MANUAL else "catalogue"
+        cell = '<span class="ca-cell"><span>{}</span><span class="ca-help">since {} UTC</span></span>'
+        return format_html(cell, source, f"{price.effective_from:%d %b %Y, %H:%M}")
 
 
 def _held_now() -> dict[tuple[str, str], int]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from agents.models import Agent, AgentVersion, Provider, Publication
 from memory.models import Conversation, Erasure, MemoryOwner, Subject, Turn, TurnState, UpkeepRun
+from observability.models import Attempt, Budget, Limit, ModelPrice
 from tests.factories import make_agent, make_key, make_passage, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
@@ -56,6 +57,12 @@ KEYS = {f"admin:agents_{model}_{page}" for model in ("apikey", "keyowner") for p
     "admin:agents_apikey_rotate",
     "admin:agents_apikey_revoke",
 }
+# Prices, budgets and limits, and the ledger to look at.
+COST = {
+    f"admin:observability_{model}_{page}"
+    for model in ("modelprice", "budget", "limit")
+    for page in ("changelist", "add", "change", "delete", "history")
+} | {f"admin:observability_attempt_{page}" for page in ("changelist", "change", "history")}
 LOOKED_AT = ("conversation", "turn", "subject", "erasure", "upkeeprun")
 READ_ONLY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("changelist", "change", "history")}
 PEOPLE_WRITING = {"admin:memory_subject_erase"}
@@ -66,13 +73,15 @@ SUPERUSER_ONLY = {
     "admin:agents_keyowner_delete",
     "admin:auth_user_password_change",
 } | {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")}
-NOBODY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")}
+NOBODY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")} | {
+    f"admin:observability_attempt_{page}" for page in ("add", "delete")
+}
 # Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
 ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
 
 EDITING = AGENT_WRITING | KNOWLEDGE_WRITING
 READING = STAFF | AGENT_READING | KNOWLEDGE_READING
-OPERATING = READING | PROVIDER | KEYS | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
+OPERATING = READING | PROVIDER | KEYS | COST | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
 ALLOWED = {
     "editor": READING | EDITING,
     "operator": OPERATING,
@@ -118,6 +127,12 @@ def addresses(db: None) -> dict[str, str]:
     run = UpkeepRun.objects.create(actor="the worker", started_at=now)
     ids |= {"memory_memoryowner": collection.pk, "memory_subject": conversation.subject_id}
     ids |= {"memory_erasure": erasure.pk, "memory_upkeeprun": run.pk}
+    ids |= {
+        "observability_modelprice": ModelPrice.objects.create(provider="p", model="m", input_usd=1, output_usd=1, effective_from=now).pk,
+        "observability_budget": Budget.objects.create(name="All", limit_usd=1).pk,
+        "observability_limit": Limit.objects.create(scope="key").pk,
+        "observability_attempt": Attempt.objects.create(id=uuid.uuid4(), kind="chat", started_at=now, deadline_at=now).pk,
+    }
     passage = make_passage(collection, "Tea costs 2 euros.")
     found = {}
     for route in ROUTES:
@@ -173,7 +188,8 @@ def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Clien
 
 
 EVERY_PAGE = [
-    *("Overview", "Agents", "Providers", "API keys", "Key owners", "Conversations", "Turns", "Upkeep"),
+    *("Overview", "Agents", "Providers", "API keys", "Key owners"),
+    *("Cost overview", "Budgets", "Limits", "Prices", "Ledger", "Conversations", "Turns", "Upkeep"),
     *("People", "Shared knowledge", "Erasures", "Users", "Groups"),
 ]
 
@@ -221,6 +237,7 @@ def test_unknown_agents_are_not_found(path: str, editor: Client) -> None:
 def test_unknown_rows_are_no_server_errors(path: str, sign_in: Callable[..., Client]) -> None:
     client = sign_in("superuser")
     looked_at = [f"memory/{model}" for model in (*LOOKED_AT, "memoryowner")]
+    looked_at += [f"observability/{model}" for model in ("modelprice", "budget", "limit", "attempt")]
     for model in ("agents/provider", "agents/apikey", "agents/keyowner", "auth/user", *looked_at):
         for page in ("change", "delete", "history"):
             assert client.get(f"/admin/{model}/{path}/{page}/").status_code in (302, 403, 404), (model, page)
