@@ -6,14 +6,20 @@ import asyncio
 import json
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from django.db import connection
 
+from chatbot_site.local import valkey
 from tests.live_server import LiveServer
 from tests.sse import Event, read_events
+from tests.waiting import eventually
 
 WORKERS = 3
 
@@ -33,6 +39,10 @@ class RawStream:
     async def send(self) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writer.write(self._request)
+
+    @property
+    def local_port(self) -> int:
+        return int(self._writer.get_extra_info("sockname")[1])
 
     async def read_until(self, mark: bytes) -> None:
         """Read until `mark` was received.
@@ -79,6 +89,90 @@ class RawStream:
             parts.append(line[2][:size])
             body = line[2][size + 2 :]
         return b"".join(parts).decode(errors="replace")
+
+
+class Redis:
+    """A Redis of this test's own, to be killed, stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._valkey = valkey.Valkey(folder / "valkey", durable=False)
+        self._valkey.prepare()
+        self.url = self._valkey.url
+        self._log = folder / "valkey.log"
+
+    def start(self) -> None:
+        self._program = self._valkey.program(log=self._log)
+        self._program.start()
+        eventually(self._program.ready, what="Redis is ready")
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+        assert self._program.process is not None
+        self._program.process.wait()
+
+    def hang(self) -> None:
+        """Keep its connections open, and answer nothing."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.go_on()
+        self._program.stop()
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._program.process is not None and self._program.process.poll() is None:
+            self._program.process.send_signal(number)
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    redis = Redis(tmp_path_factory.mktemp("redis"))
+    redis.start()
+    yield redis
+    redis.stop()
+
+
+@pytest.fixture
+def priced(live_db: None) -> Callable[..., None]:
+    """Say what the models of an agent cost: a thousand dollars a million tokens, unless told otherwise."""
+    from datetime import UTC, datetime
+
+    from observability.models import ModelPrice
+
+    def priced(agent: Any, *, usd: str = "1000", models: tuple[str, ...] = ("test-model",)) -> None:
+        version, since = agent.live_version, datetime(2026, 1, 1, tzinfo=UTC)
+        providers = {version.provider.slug, *(choice.provider.slug for choice in version.fallbacks.all())}
+        for provider in providers:
+            for model in models:
+                ModelPrice.objects.create(
+                    provider=provider, model=model, effective_from=since, input_usd=Decimal(usd), output_usd=Decimal(usd)
+                )
+
+    return priced
+
+
+async def in_time(ask: Callable[[], Any], *, what: str, timeout_s: float = 10.0) -> Any:
+    """Return the first true answer of `ask`, which reads the database; on a thread, with a connection of its own."""
+
+    def wait() -> Any:
+        try:
+            return eventually(ask, what=what, timeout_s=timeout_s)
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(wait)
+
+
+def worker_of(server: LiveServer, stream: RawStream) -> Any:
+    """Return the worker process that holds the server's end of a connection."""
+    port = stream.local_port
+    return next(
+        worker
+        for worker in server.workers
+        if any(found.raddr and found.raddr.port == port and found.laddr.port == server.port for found in worker.net_connections("tcp"))
+    )
 
 
 @pytest.fixture
