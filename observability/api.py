@@ -15,9 +15,10 @@ from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
 from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
-from observability.rules import Rule, Standing, Verdict, Visit, headers_of, limits, rules_for
+from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
+from observability.slow_routes import count_request
 from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
-from observability.usage import Failure, UsageLine, Wanted, forecast_usd, list_failures, report_usage
+from observability.usage import Failure, UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
 
 __all__ = [
     "FREE",
@@ -46,8 +47,11 @@ __all__ = [
     "Wanted",
     "active_budgets",
     "admit",
+    "client_of",
+    "count_request",
     "count_tokens",
     "count_tokens_of_prompt",
+    "dearest_conversations",
     "find_price",
     "forecast_usd",
     "headers_of",

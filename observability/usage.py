@@ -6,12 +6,12 @@ They read the sums (`observability.rollups`) and, on top, the attempts that are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from django.db import connection
+from django.db import connection, transaction
 
 from observability.rollups import IN_NO_SUM, MEASURES, TABLES, sums_of_attempts
 
@@ -20,6 +20,9 @@ Group = Literal["day", "hour", "agent", "key", "user", "model", "provider", "kin
 _COLUMN_OF: Final[dict[Group, str]] = {"user": "subject_id", "conversation": "conversation_id"}
 _TOTALS: Final = ", ".join(f"sum({name})::{'numeric' if name.endswith('_usd') else 'bigint'} AS {name}" for name in MEASURES)
 _FORECAST_FROM_DAYS: Final = 14
+# Conversations are many, so they are put in order by approximate sums, with room to hash them all; exact sums of a few follow.
+_ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
+_RANKED_TOO_MANY: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Wanted:
     agents: Sequence[str] | None = None
     keys: Sequence[str] | None = None
     subject_id: int | None = None
+    conversations: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,9 @@ def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = Fa
 
 def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...]]:
     """Return the smallest table of sums that knows all of it, and its columns."""
-    needed = {_COLUMN_OF.get(group, group) for group in by} | ({"subject_id"} if wanted.subject_id is not None else set())
+    needed = {_COLUMN_OF.get(group, group) for group in by}
+    needed |= {"subject_id"} if wanted.subject_id is not None else set()
+    needed |= {"conversation_id"} if wanted.conversations is not None else set()
     for table in ("observability_usageday", "observability_usagehour", "observability_usageperson", "observability_usageconversation"):
         if needed <= set(TABLES[table]):
             return table, TABLES[table]
@@ -110,7 +116,7 @@ def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     conditions = ""
     values: list[Any] = []
-    named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key", wanted.keys))
+    named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key", wanted.keys), ("conversation_id", wanted.conversations))
     for column, chosen in named:
         if chosen is not None:
             conditions += f" AND {column} = ANY(%s)"
@@ -124,6 +130,28 @@ def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
 def _bounds(wanted: Wanted) -> tuple[datetime, datetime]:
     first = datetime.combine(wanted.first, datetime.min.time(), UTC)
     return first, datetime.combine(wanted.last, datetime.min.time(), UTC) + timedelta(days=1)
+
+
+def dearest_conversations(wanted: Wanted, *, limit: int) -> list[UsageLine]:
+    """Return the conversations that cost the most, by conversation and agent, the most expensive first."""
+    conditions, values = _conditions(wanted)
+    first, after = _bounds(wanted)
+    statement = f"""
+        SELECT conversation_id FROM (
+            SELECT conversation_id, cost_usd::float8 AS cost FROM observability_usageconversation
+            WHERE day >= %s AND day < %s {conditions}
+            UNION ALL
+            SELECT conversation_id, cost_usd::float8 FROM observability_attempt
+            WHERE {IN_NO_SUM} AND started_at >= %s AND started_at < %s {conditions}
+        ) AS line
+        WHERE conversation_id <> 0 AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC LIMIT %s
+    """  # noqa: S608 - built of constants; values are parameters
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_ROOM_TO_RANK)
+        days = [wanted.first, wanted.last + timedelta(days=1)]
+        cursor.execute(statement, [*days, *values, first, after, *values, limit + _RANKED_TOO_MANY])
+        ranked = [id for (id,) in cursor.fetchall()]
+    return report_usage(replace(wanted, conversations=ranked), by=("conversation", "agent"), dearest=True, limit=limit) if ranked else []
 
 
 def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:

@@ -14,7 +14,7 @@ from django.urls import NoReverseMatch, reverse
 
 from agents.models import Agent, ApiKey
 from agents.rest.usage import MOST_DAYS, csv_answer
-from observability.api import UsageLine, Wanted, forecast_usd, list_failures, report_usage
+from observability.api import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
 
 from .cost_chart import DayCost, dollars, draw_costs
 from .pages import render_page
@@ -174,15 +174,12 @@ def _keys(request: HttpRequest, wanted: Wanted, total: UsageLine) -> list[Row]:
 
 def _conversations(request: HttpRequest, wanted: Wanted) -> Sequence[Row]:
     may_open = may_view_conversations(request)
-    lines = report_usage(wanted, by=("conversation", "agent"), dearest=True, limit=_MOST_CONVERSATIONS + 1)
     rows = []
-    for line in lines:
+    for line in dearest_conversations(wanted, limit=_MOST_CONVERSATIONS):
         number = line.group["conversation"]
-        if not number or line.cost_usd == 0:
-            continue
         url = reverse("admin:memory_conversation_change", args=(number,)) if may_open else ""
         rows.append(Row(title=f"Conversation {number}", note=line.group["agent"], url=url, line=line))
-    return rows[:_MOST_CONVERSATIONS]
+    return rows
 
 
 def _url(name: str) -> str:

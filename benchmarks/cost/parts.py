@@ -46,7 +46,8 @@ class Field:
         self._stack = stack
         self._database_url, self._redis_url = database_url, redis_url
         split = cores.available()
-        self.server_core, self.other_core = split or (None, None)
+        self.server_core = split[0] if split else None
+        self.other_core = split[1] if split else None
         stack.enter_context(affinity(self.other_core))
         self.upstream = UpstreamProcess(0)
         stack.callback(self.upstream.stop)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from observability.models import AttemptKind, AttemptOutcome
 from observability.rollups import roll_up
-from observability.usage import Wanted, forecast_usd, list_failures, report_usage
+from observability.usage import Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -89,6 +89,20 @@ def test_the_dearest_come_first_and_no_more_than_asked_for(summed):
         spend(usd, conversation_id=conversation)
     summed()
     assert [line.group["conversation"] for line in report_usage(THE_DAY, by=("conversation",), dearest=True, limit=2)] == [2, 3]
+
+
+def test_the_dearest_conversations_over_all_days(summed):
+    for conversation, usd in ((1, "2"), (2, "5"), (0, "50"), (4, "0")):
+        spend(usd, conversation_id=conversation)
+    spend("4", conversation_id=1, started_at=NOON - timedelta(days=3))
+    summed(halfway=True)
+    spend("0.5", conversation_id=1, agent="another", key="k8")
+    summed()
+    week = Wanted(first=DAY - timedelta(days=6), last=DAY)
+    assert costs(dearest_conversations(week, limit=2), "conversation", "agent") == {(1, "helper"): 6, (2, "helper"): 5}
+    assert costs(dearest_conversations(week, limit=9), "conversation") == {(1,): Decimal("0.5"), (2,): 5}
+    assert costs(dearest_conversations(Wanted(first=DAY, last=DAY, keys=["k8"]), limit=9), "conversation") == {(1,): Decimal("0.5")}
+    assert dearest_conversations(Wanted(first=DAY, last=DAY, keys=[]), limit=9) == []
 
 
 def test_groups_that_are_not_kept_together_are_refused():
