@@ -18,7 +18,7 @@ from observability.budgets import begin_period
 from observability.models import Budget, BudgetPeriod, BudgetScope
 from observability.naming import agent_choices, key_choices
 
-from .figures import with_current
+from .figures import bound, with_current
 from .standing import standing_in, standings
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class BudgetForm(BudgetModelForm):
         choosing: dict[str, Any] = self.fields
         if (limit := self.initial.get("limit_usd")) is not None:
             self.initial["limit_usd"] = f"{limit:.4f}".rstrip("0").rstrip(".")  # 5, not 5.0000
+        bound(choosing, "limit_usd", "limit_tokens")
+        bound(choosing, "cheaper_at", least=1, most=100)
         for name, choices, empty in (("agent", agent_choices, "any agent"), ("key", key_choices, "any key, or none")):
             if name in choosing:
                 choosing[name].choices = with_current(choices(), getattr(self.instance, name), empty=empty)

@@ -18,7 +18,7 @@ from observability.catalogue import unpriced_models
 from observability.models import ModelPrice, PriceSource
 from observability.prices import price_list
 
-from .figures import per_million
+from .figures import bound, per_million
 
 if TYPE_CHECKING:
     PriceModelForm = forms.ModelForm[ModelPrice]
@@ -39,6 +39,10 @@ class PriceForm(PriceModelForm):
             "input_usd": "0 for a model of your own.",
             "effective_from": "What was called before keeps the price that it had.",
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        bound(self.fields, "input_usd", "cached_input_usd", "output_usd")
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
