@@ -26,12 +26,15 @@ _FILL: Final = """
         settled_at, settled_xid, outcome, error_code, worst_prompt_tokens, worst_completion_tokens, prompt_tokens, cached_tokens,
         completion_tokens, is_estimated, input_usd, output_usd, cost_usd, saved_usd, latency_ms
     )
-    SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(n), 32, '0')::uuid, 1, 'chat', 'agent-' || key / 2, 1, 'key-' || key, 1 + abs(hashint8(n / 5) %% 100000), 1 + n / 5,
-           'vendor', 'model-' || CASE WHEN n %% 20 = 0 THEN 'spare' ELSE (key %% 3)::text END, '', at, at, at, pg_current_xact_id()::text::bigint,
-           CASE WHEN n %% 100 = 0 THEN 'failed' WHEN n %% 10 = 0 THEN 'cached' ELSE 'done' END,
+    SELECT id, id, 1, 'chat', 'agent-' || key / 2, 1, 'key-' || key, 1 + abs(hashint8(n / 5) %% 100000), 1 + n / 5, 'vendor',
+           'model-' || CASE WHEN n %% 20 = 0 THEN 'spare' ELSE (key %% 3)::text END, '', at, at,
+           at, pg_current_xact_id()::text::bigint, CASE WHEN n %% 100 = 0 THEN 'failed' WHEN n %% 10 = 0 THEN 'cached' ELSE 'done' END,
            CASE WHEN n %% 100 = 0 THEN 'upstream-timeout' ELSE '' END, 4000, 1000, 900, 400, 150, false, 0.25, 2,
            CASE WHEN n %% 10 = 0 THEN 0 ELSE 0.000525 END, CASE WHEN n %% 10 = 0 THEN 0.000525 ELSE 0 END, 900
-    FROM generate_series(%s::bigint, %s::bigint) AS n, LATERAL (SELECT %s::timestamptz + n * make_interval(secs => %s) AS at, abs(hashint8(n / 5) %% 40) AS key) AS drawn
+    FROM generate_series(%s::bigint, %s::bigint) AS n, LATERAL (
+        SELECT lpad(to_hex(n), 32, '0')::uuid AS id, %s::timestamptz + n * make_interval(secs => %s) AS at,
+               abs(hashint8(n / 5) %% 40) AS key
+    ) AS drawn
 """
 
 
