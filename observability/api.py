@@ -9,7 +9,7 @@ from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
 from observability.limits import admit, leave
-from observability.models import AttemptKind, AttemptOutcome, Budget
+from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
@@ -37,6 +37,7 @@ __all__ = [
     "RedisDown",
     "Refusal",
     "Rule",
+    "SavedBy",
     "Script",
     "SettledAttempt",
     "Standing",

@@ -19,7 +19,7 @@ from django.db import connection
 
 from observability.budgets import settle_reservations
 from observability.bursts import run_burst
-from observability.models import AttemptKind, AttemptOutcome
+from observability.models import AttemptKind, AttemptOutcome, SavedBy
 from observability.prices import Price
 from observability.rounds import keep_doing
 
@@ -49,12 +49,12 @@ _SETTLE: Final = f"""
     SET outcome = done.outcome, error_code = done.error_code, provider = done.provider, model = done.model,
         prompt_tokens = done.prompt_tokens, cached_tokens = done.cached_tokens, completion_tokens = done.completion_tokens,
         is_estimated = done.is_estimated, input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
-        output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, first_token_ms = done.first_token_ms,
-        latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
+        output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, saved_by = done.saved_by,
+        first_token_ms = done.first_token_ms, latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::numeric[],
-                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::int[], %s::int[])
+                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
       AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated, input_usd,
-               cached_input_usd, output_usd, cost_usd, saved_usd, first_token_ms, latency_ms)
+               cached_input_usd, output_usd, cost_usd, saved_usd, saved_by, first_token_ms, latency_ms)
     WHERE attempt.id = done.id AND attempt.outcome = 'running'
     RETURNING attempt.id
 """  # noqa: S608 - constants
@@ -134,6 +134,7 @@ class SettledAttempt:
     completion_tokens: int | None = None
     is_estimated: bool = False
     saved_usd: Decimal = Decimal(0)
+    saved_by: SavedBy = SavedBy.NOTHING
     first_token_ms: int | None = None
     latency_ms: int | None = None
 
@@ -206,6 +207,7 @@ def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
                 *_prices([attempt.held_price for attempt in attempts]),
                 [attempt.cost_usd for attempt in attempts],
                 [attempt.saved_usd for attempt in attempts],
+                [attempt.saved_by.value for attempt in attempts],
                 [attempt.first_token_ms for attempt in attempts],
                 [attempt.latency_ms for attempt in attempts],
             ],

@@ -20,6 +20,7 @@ from observability.api import (
     GroupCommit,
     NewAttempt,
     Refusal,
+    SavedBy,
     SettledAttempt,
     Verdict,
     Visit,
@@ -171,6 +172,7 @@ def saved_by(attempt: NewAttempt, reply: CachedReply) -> SettledAttempt:
         provider=reply.provider,
         model=reply.model,
         saved_usd=reply.cost,
+        saved_by=SavedBy.CACHE,
         latency_ms=0,
     )
 

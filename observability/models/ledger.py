@@ -24,6 +24,15 @@ class AttemptOutcome(models.TextChoices):
     CACHED = "cached", "answered from the cache"
 
 
+class SavedBy(models.TextChoices):
+    """What made an attempt cost less than it would have."""
+
+    NOTHING = "", "nothing"
+    CACHE = "cache", "the reply cache"
+    ROUTING = "routing", "a cheaper model for a simple message"
+    BUDGET = "budget", "a cheaper model for the sake of a budget"
+
+
 class Attempt(models.Model):
     """One call of a model: written before it, settled once after it, and never changed again (a trigger sees to it).
 
@@ -62,6 +71,14 @@ class Attempt(models.Model):
     output_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True)
     cost_usd = models.DecimalField(max_digits=18, decimal_places=10, null=True, help_text="Null: the price is unknown.")
     saved_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0)
+    saved_by = models.CharField(
+        max_length=7,
+        choices=SavedBy.choices,
+        default=SavedBy.NOTHING,
+        db_default=SavedBy.NOTHING.value,
+        blank=True,
+        help_text="Why it is that saved_usd was saved; set where nothing was, too, as prices may be unknown.",
+    )
     first_token_ms = models.PositiveIntegerField(null=True)
     latency_ms = models.PositiveIntegerField(null=True)
 
@@ -69,6 +86,7 @@ class Attempt(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(kind__in=AttemptKind.values), name="attempt_kind_is_known"),
             models.CheckConstraint(condition=Q(outcome__in=AttemptOutcome.values), name="attempt_outcome_is_known"),
+            models.CheckConstraint(condition=Q(saved_by__in=SavedBy.values), name="attempt_saved_by_is_known"),
             models.CheckConstraint(
                 condition=Q(outcome=AttemptOutcome.RUNNING, settled_at=None, settled_xid=None)
                 | (~Q(outcome=AttemptOutcome.RUNNING) & Q(settled_at__isnull=False, settled_xid__isnull=False)),
