@@ -135,22 +135,24 @@ def answer_wrong_method(request: HttpRequest, refusal: HttpResponseNotAllowed) -
 
 def answer_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form without a valid token (CSRF_FAILURE_VIEW)."""
-    return _answer(request, Forbidden("The form was open for too long or cookies are off. Go back, reload the page and send it again."))
+    return answer_problem(
+        request, Forbidden("The form was open for too long or cookies are off. Go back, reload the page and send it again.")
+    )
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an unusable request: Django's handler400."""
-    return _answer(request, translate(exception))
+    return answer_problem(request, translate(exception))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer somebody who may not do this: Django's handler403."""
-    return _answer(request, Forbidden())
+    return answer_problem(request, Forbidden())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an address that does not exist: Django's handler404."""
-    return _answer(request, translate(exception) if isinstance(exception, ChatbotError) else NotFound())
+    return answer_problem(request, translate(exception) if isinstance(exception, ChatbotError) else NotFound())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -159,10 +161,11 @@ def server_error(request: HttpRequest) -> HttpResponse:
     problem = translate(error) if error else Internal()
     if isinstance(problem, Internal):
         log.error("request failed", exc_info=error)
-    return _answer(request, problem)
+    return answer_problem(request, problem)
 
 
-def _answer(request: HttpRequest, problem: ChatbotError) -> HttpResponse:
+def answer_problem(request: HttpRequest, problem: ChatbotError) -> HttpResponse:
+    """Answer `problem`: as a page where a person asks with a browser."""
     is_page = not request.path.startswith(settings.API_PREFIXES) and "text/html" in request.headers.get("Accept", "")
     if not is_page:
         return problem_response(problem, _request_id(request))

@@ -4,11 +4,13 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from agents.admin.cost import cost_page
 from chatbot_site.error_pages import answer_nothing_here, explain_error
+from chatbot_site.signing_in import sign_in
 
 urlpatterns = [
     # The theme's search over its menu, which no page here offers: it answers 500, because its results cannot be cached as JSON.
     path("admin/search/", answer_nothing_here),
     path("admin/cost/", admin.site.admin_view(cost_page), name="cost"),
+    path("admin/login/", sign_in),
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     # DRF's answer to OPTIONS would be rendered with the page's template, and fail.

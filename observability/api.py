@@ -17,12 +17,21 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
-from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
+from observability.tokens import (
+    TOKENS_PER_MESSAGE,
+    TOKENS_TO_BEGIN_THE_REPLY,
+    count_tokens,
+    count_tokens_of_messages,
+    count_tokens_of_prompt,
+    most_tokens,
+)
 from observability.usage import Failure, UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
 
 __all__ = [
     "FREE",
     "PREFIX",
+    "TOKENS_PER_MESSAGE",
+    "TOKENS_TO_BEGIN_THE_REPLY",
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
@@ -51,6 +60,7 @@ __all__ = [
     "client_of",
     "count_request",
     "count_tokens",
+    "count_tokens_of_messages",
     "count_tokens_of_prompt",
     "dearest_conversations",
     "find_price",

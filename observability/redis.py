@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import redis.exceptions
 import structlog
 from django_redis import get_redis_connection
+from django_redis.exceptions import ConnectionInterrupted
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ def redis_call(work: Callable[[Any], T]) -> T:
     _breaker.check()
     try:
         result = work(get_redis_connection("default"))
-    except (redis.exceptions.RedisError, OSError) as error:
+    except (redis.exceptions.RedisError, ConnectionInterrupted, OSError) as error:
         _breaker.failed(error)
         raise RedisDown(str(error)) from error
     _breaker.succeeded()

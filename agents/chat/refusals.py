@@ -9,7 +9,14 @@ from observability.api import Refusal, Standing, Verdict, headers_of
 from observability.errors import ChatbotError
 
 _MEASURES: Final = {"requests": "requests a minute", "tokens": "tokens a minute", "concurrent": "answers at once"}
-_SCOPES: Final = {"address": "this address", "session": "this session or user", "key": "this API key", "agent": "this agent"}
+_SCOPES: Final = {
+    "address": "this address",
+    "session": "this session or user",
+    "key": "this API key",
+    "agent": "this agent",
+    "api": "this address or API key",
+    "sign-in": "this address",
+}
 _BUSY_RETRY_S: Final = 5
 
 
@@ -25,7 +32,7 @@ class RateLimited(ChatbotError):
         rule = standing.rule
         super().__init__(
             f"At most {rule.quota:,} {_MEASURES[rule.measure]} are allowed for {_SCOPES[rule.scope]}. "
-            f"Send the message again in {standing.reset_s} seconds.",
+            f"Try again in {standing.reset_s} seconds.",
             retry_after_s=standing.reset_s,
         )
         self.headers = headers_of(verdict)

@@ -37,7 +37,7 @@ class AgentMemoriesView(AsyncAPIView):
         operation_id="list_agent_memories",
         summary="List what an agent knows for everybody",
         parameters=[AGENT, *parameters(AgentMemoryQuery)],
-        responses={(200, "application/json"): MemoryList, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): MemoryList, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, agent: str) -> HttpResponseBase:
@@ -49,7 +49,7 @@ class AgentMemoriesView(AsyncAPIView):
         summary="Let an agent know something for everybody",
         parameters=[AGENT],
         request=NewAgentMemory,
-        responses={(201, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 413, 415, 503)},
+        responses={(201, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 413, 415, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def post(self, request: Request, agent: str) -> HttpResponseBase:
@@ -66,7 +66,7 @@ class AgentMemoryView(AsyncAPIView):
         summary="Correct or pin what an agent knows for everybody",
         parameters=[AGENT, ID],
         request=ChangedMemory,
-        responses={(200, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 409, 413, 415, 503)},
+        responses={(200, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 409, 413, 415, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def patch(self, request: Request, agent: str, id: int) -> HttpResponseBase:
@@ -77,7 +77,7 @@ class AgentMemoryView(AsyncAPIView):
         operation_id="forget_agent_memory",
         summary="Forget one thing that an agent knows for everybody",
         parameters=[AGENT, ID],
-        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def delete(self, request: Request, agent: str, id: int) -> HttpResponseBase:

@@ -32,7 +32,7 @@ class ConversationView(AsyncAPIView):
         operation_id="get_conversation",
         summary="Describe a conversation",
         parameters=[_SESSION, *parameters(ConversationQuery)],
-        responses={(200, "application/json"): ConversationShape, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): ConversationShape, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, session_id: str) -> HttpResponseBase:
@@ -57,7 +57,7 @@ class MessagesView(AsyncAPIView):
         operation_id="list_messages",
         summary="Read a conversation's messages",
         parameters=[_SESSION, *parameters(MessageQuery)],
-        responses={(200, "application/json"): MessageList, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): MessageList, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, session_id: str) -> HttpResponseBase:

@@ -48,7 +48,7 @@ class UserMemoriesView(AsyncAPIView):
         operation_id="list_memories",
         summary="List what is remembered of a user",
         parameters=[USER, *parameters(MemoryQuery)],
-        responses={(200, "application/json"): MemoryList, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): MemoryList, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, user: str) -> HttpResponseBase:
@@ -64,7 +64,7 @@ class UserMemoriesView(AsyncAPIView):
         summary="Let an agent know something about a user",
         parameters=[USER],
         request=NewMemory,
-        responses={(201, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 413, 415, 503)},
+        responses={(201, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 413, 415, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def post(self, request: Request, user: str) -> HttpResponseBase:
@@ -78,7 +78,7 @@ class UserMemoriesView(AsyncAPIView):
         operation_id="forget_memories",
         summary="Forget all that is remembered of a user; the conversations stay",
         parameters=[USER, *parameters(ForgetQuery)],
-        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def delete(self, request: Request, user: str) -> HttpResponseBase:
@@ -99,7 +99,7 @@ class UserMemoryView(AsyncAPIView):
         summary="Correct or pin a memory",
         parameters=[USER, ID],
         request=ChangedMemory,
-        responses={(200, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 409, 413, 415, 503)},
+        responses={(200, "application/json"): MemoryId, **problems(400, 401, 403, 404, 406, 409, 413, 415, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def patch(self, request: Request, user: str, id: int) -> HttpResponseBase:
@@ -111,7 +111,7 @@ class UserMemoryView(AsyncAPIView):
         operation_id="forget_memory",
         summary="Forget one memory for good",
         parameters=[USER, ID],
-        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): Forgotten, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def delete(self, request: Request, user: str, id: int) -> HttpResponseBase:

@@ -50,7 +50,7 @@ class TokenView(AsyncAPIView):
         operation_id="create_token",
         summary="Issue a token for an end user",
         request=TokenRequest,
-        responses={(201, "application/json"): TokenAnswer, **problems(400, 401, 403, 404, 406, 413, 415, 503)},
+        responses={(201, "application/json"): TokenAnswer, **problems(400, 401, 403, 404, 406, 413, 415, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def post(self, request: Request) -> HttpResponseBase:

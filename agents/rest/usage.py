@@ -141,7 +141,7 @@ class UsageView(AsyncAPIView):
         responses={
             (200, "application/json"): UsageAnswer,
             (200, CSV_TYPE): OpenApiResponse(OpenApiTypes.STR, description="A header line, then the same lines."),
-            **problems(400, 401, 403, 404, 406, 503),
+            **problems(400, 401, 403, 404, 406, 429, 503),
         },
         auth=KEY_NEEDED,
     )

@@ -28,7 +28,7 @@ class UserView(AsyncAPIView):
         operation_id="erase_user",
         summary="Erase a user for good",
         parameters=[USER],
-        responses={(200, "application/json"): ReceiptShape, **problems(400, 401, 403, 406, 503)},
+        responses={(200, "application/json"): ReceiptShape, **problems(400, 401, 403, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def delete(self, request: Request, user: str) -> HttpResponseBase:
@@ -45,7 +45,7 @@ class ExportView(AsyncAPIView):
         operation_id="export_user",
         summary="Export all that is kept about a user",
         parameters=[USER],
-        responses={(200, "application/json"): Export, **problems(400, 401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): Export, **problems(400, 401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, user: str) -> HttpResponseBase:
@@ -66,7 +66,7 @@ class ErasureView(AsyncAPIView):
         operation_id="get_erasure",
         summary="Read the receipt of an erasure",
         parameters=[OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The receipt's id.")],
-        responses={(200, "application/json"): ReceiptShape, **problems(401, 403, 404, 406, 503)},
+        responses={(200, "application/json"): ReceiptShape, **problems(401, 403, 404, 406, 429, 503)},
         auth=KEY_NEEDED,
     )
     async def get(self, request: Request, id: UUID) -> HttpResponseBase:

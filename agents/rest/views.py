@@ -35,6 +35,7 @@ class ChatView(AsyncAPIView):
     """One message in, one reply out: whole, or as a stream of server-sent events."""
 
     renderer_classes = [JSONRenderer, EventStreamRenderer]
+    counts_itself = True
 
     @extend_schema(
         operation_id="chat",
@@ -47,7 +48,7 @@ class ChatView(AsyncAPIView):
                 OpenApiTypes.STR,
                 description="Events `start`, `delta` ({text}), then `done` (the JSON answer) or `error` (a problem document).",
             ),
-            **problems(400, 401, 403, 404, 406, 413, 415, 502, 503, 504),
+            **problems(400, 401, 402, 403, 404, 406, 413, 415, 429, 502, 503, 504),
         },
         auth=KEY_OPTIONAL,
     )
@@ -92,7 +93,7 @@ class AgentListView(AsyncAPIView):
     @extend_schema(
         operation_id="list_agents",
         summary="List the agents you may talk to",
-        responses={(200, "application/json"): AgentList, **problems(401, 406, 503)},
+        responses={(200, "application/json"): AgentList, **problems(401, 406, 429, 503)},
         auth=KEY_OPTIONAL,
     )
     async def get(self, request: Request) -> HttpResponseBase:
@@ -108,7 +109,7 @@ class AgentView(AsyncAPIView):
         operation_id="get_agent",
         summary="Describe one agent",
         parameters=[OpenApiParameter("agent", OpenApiTypes.STR, OpenApiParameter.PATH, description="The agent's slug.")],
-        responses={(200, "application/json"): AgentCard, **problems(401, 404, 406, 503)},
+        responses={(200, "application/json"): AgentCard, **problems(401, 404, 406, 429, 503)},
         auth=KEY_OPTIONAL,
     )
     async def get(self, request: Request, agent: str) -> HttpResponseBase:

@@ -260,6 +260,10 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "TRUSTED_PROXIES": environment.trusted_proxies,
         "WEB_CONCURRENCY": environment.web_concurrency,
         "ANONYMOUS_REQUESTS_PER_MINUTE": environment.anonymous_requests_per_minute,
+        "API_REQUESTS_PER_MINUTE": environment.api_requests_per_minute,
+        "SIGN_INS_PER_MINUTE": environment.sign_ins_per_minute,
+        "RATELIMIT_USE_CACHE": "limits",
+        "RATELIMIT_FAIL_OPEN": True,
         "ALERT_WEBHOOK_URL": environment.alert_webhook_url,
         "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
@@ -303,10 +307,11 @@ def _databases(environment: Environment) -> dict[str, Any]:
 
 
 def _caches(environment: Environment) -> dict[str, Any]:
-    """Return `default`, the cache of packages that use Django's, and `embeddings`, in which texts' vectors are kept.
+    """Return `default`, the cache of packages that use Django's, `embeddings`, in which texts' vectors are kept, and `limits`,
+    in which django-ratelimit counts.
 
     All processes share them, and what is read from Redis is only ever data (JSON), never a pickle. A Redis that is away is an
-    empty cache: for `default` django-redis sees to that; `memory.embedders.cache` does so itself, to leave it alone for a while.
+    empty cache: for `default` django-redis sees to that; who uses the others does so itself, to leave it alone for a while.
     """
 
     def cache(prefix: str, *, timeout_s: float, **options: Any) -> dict[str, Any]:
@@ -321,6 +326,7 @@ def _caches(environment: Environment) -> dict[str, Any]:
     return {
         "default": cache("chatbot", timeout_s=0.2, IGNORE_EXCEPTIONS=True),
         "embeddings": cache("chatbot:embedding", timeout_s=1.0, IGNORE_EXCEPTIONS=False),
+        "limits": cache("chatbot:limit", timeout_s=0.2, IGNORE_EXCEPTIONS=False),
     }
 
 

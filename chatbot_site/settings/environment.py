@@ -139,7 +139,21 @@ class Environment(BaseSettings):
         default=30,
         ge=0,
         le=1_000_000,
-        description="how many messages a minute one address without a key may send unless the admin says otherwise; 0: any number",
+        description="how many messages a minute one address without a key may send unless the admin says otherwise, up to 1,000,000; "
+        "0: any number",
+    )
+    api_requests_per_minute: int = Field(
+        default=300,
+        ge=0,
+        le=1_000_000,
+        description="how many requests a minute each API key, or each address without one, may send to the other routes, up to 1,000,000; "
+        "0: any number",
+    )
+    sign_ins_per_minute: int = Field(
+        default=10,
+        ge=0,
+        le=1_000_000,
+        description="how many times a minute one address may try to sign in to the admin, up to 1,000,000; 0: any number",
     )
     max_body_bytes: int = Field(
         default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes, 1,000 to 100,000,000"

@@ -16,5 +16,6 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", "testserver"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SERVESTATIC_USE_FINDERS = True
 EMBEDDING_CACHE_S = 0  # what an embedder was asked is counted; tests of the cache switch it on
-if "ANONYMOUS_REQUESTS_PER_MINUTE" not in os.environ:
-    ANONYMOUS_REQUESTS_PER_MINUTE = 0  # all tests come from one address
+for _limit in ("ANONYMOUS_REQUESTS_PER_MINUTE", "API_REQUESTS_PER_MINUTE", "SIGN_INS_PER_MINUTE"):
+    if _limit not in os.environ:
+        globals()[_limit] = 0  # all tests come from one address

@@ -1,0 +1,70 @@
+"""Limits of everything but chat: the API's other routes, and signing in to the admin."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.factories import make_key, make_user
+
+
+@pytest.fixture
+def from_anywhere(start_server):
+    """A server behind a proxy, so that each test has addresses of its own."""
+    return start_server(API_REQUESTS_PER_MINUTE="3", SIGN_INS_PER_MINUTE="2", TRUSTED_PROXIES="127.0.0.0/8")
+
+
+def an_address():
+    return {"X-Forwarded-For": f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"}
+
+
+def test_the_other_routes_count_by_address_and_by_key(make_chat_agent, upstream, from_anywhere):
+    agent = make_chat_agent(upstream)
+    key = {"Authorization": f"Bearer {make_key(agent).secret}"}
+    address, other = an_address(), an_address()
+    with from_anywhere.client() as client:
+        answers = [client.get("/api/agents", headers=address) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert [answer.headers["ratelimit"].split(";")[:2] for answer in answers] == [
+            ['"api-requests"', f"r={left}"] for left in (2, 1, 0, 0)
+        ]
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"api-requests";q=3;w=60'}
+        assert answers[-1].json()["type"] == "/errors/rate-limited"
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+        assert client.get("/api/agents", headers=other).status_code == 200
+        # A key counts by itself wherever it is used; a wrong one as the address that tries it.
+        assert [client.get("/api/agents", headers=address | key).status_code for _ in range(4)] == [200, 200, 200, 429]
+        wrong = [client.post("/api/tokens", json={}, headers=other | {"Authorization": f"Bearer no-{number}"}) for number in range(3)]
+        assert [answer.status_code for answer in wrong] == [401, 401, 429]
+        # Chat has limits of its own.
+        assert client.post(f"/api/chat/{agent.slug}", json={"message": "Hi"}, headers=address).status_code == 200
+
+
+def test_signing_in_counts_tries(live_db, from_anywhere):
+    user = make_user(role="superuser", password="right")
+    address = an_address()
+    with from_anywhere.client(headers=address | {"Accept": "text/html"}) as client:
+        client.get("/admin/login/")
+
+        def sign_in(password):
+            token = client.cookies["csrftoken"]
+            return client.post("/admin/login/", data={"username": user.username, "password": password, "csrfmiddlewaretoken": token})
+
+        assert [sign_in("wrong").status_code for _ in range(2)] == [200, 200]
+        refused = sign_in("right")
+        assert refused.status_code == 429
+        assert "Try again in" in refused.text
+        assert int(refused.headers["retry-after"]) > 0
+        assert client.get("/admin/login/").status_code == 200
+        client.headers.update(an_address())
+        assert sign_in("right").status_code == 302
+
+
+def test_without_redis_nothing_is_counted(make_chat_agent, upstream, start_server):
+    make_chat_agent(upstream)
+    server = start_server(API_REQUESTS_PER_MINUTE="1", SIGN_INS_PER_MINUTE="1", REDIS_URL="redis://127.0.0.1:1/0")
+    with server.client() as client:
+        answers = [client.get("/api/agents") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert "ratelimit" not in answers[0].headers
