@@ -10,6 +10,7 @@ from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
+from observability.money import usd
 from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
@@ -90,4 +91,5 @@ __all__ = [
     "settle_attempts",
     "settle_orphans",
     "store_prices",
+    "usd",
 ]

@@ -1,8 +1,14 @@
-"""Token counts, as OpenAI's tokenizers make them (tiktoken). Models of other vendors are counted with o200k_base."""
+"""Token counts, as OpenAI's tokenizers make them (tiktoken), and how chat messages are framed.
+
+Which encoding a model has is tiktoken's table, by the model's name: cl100k_base for GPT-4, GPT-3.5 and the embedding models,
+o200k_base for those since. What has no name there, or an encoding that is not shipped, is counted with o200k_base: how far off
+that is for other vendors' models is learned from the usage that they report (`observability.calibration`).
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -11,6 +17,12 @@ from django.conf import settings
 
 _DEFAULT_ENCODING: Final = "o200k_base"
 _SHIPPED_ENCODINGS: Final = {"o200k_base", "cl100k_base"}
+# https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken, which compares its counts with those of the API
+TOKENS_PER_MESSAGE: Final = 4
+"""What a message has beside its content: three that frame it, and its role."""
+TOKENS_PER_NAME: Final = 1
+"""What a message that carries a name has beside that name."""
+TOKENS_TO_BEGIN_THE_REPLY: Final = 3
 
 
 def count_tokens(text: str, *, model: str) -> int:
@@ -22,6 +34,18 @@ def count_tokens(text: str, *, model: str) -> int:
 def count_tokens_of_prompt(text: str, *, model: str) -> int:
     """The same for texts that are counted again and again: system prompts."""
     return count_tokens(text, model=model)
+
+
+def count_tokens_of_messages(messages: Iterable[Mapping[str, object]], *, model: str) -> int:
+    """Return how many prompt tokens a call of `model` with `messages` has, their framing included."""
+    return TOKENS_TO_BEGIN_THE_REPLY + sum(_tokens_of_message(message, model) for message in messages)
+
+
+def _tokens_of_message(message: Mapping[str, object], model: str) -> int:
+    tokens = TOKENS_PER_MESSAGE + count_tokens(str(message["content"]), model=model)
+    if name := message.get("name"):
+        tokens += TOKENS_PER_NAME + count_tokens(str(name), model=model)
+    return tokens
 
 
 def most_tokens(text: str) -> int:

@@ -14,12 +14,16 @@ from typing import Final
 from agents.providers.base import Message
 from agents.versions.live import Answering
 from memory.api import OpenedTurn, PastTurn, Ranked
-from observability.api import count_tokens, count_tokens_of_prompt, most_tokens
+from observability.api import (
+    TOKENS_PER_MESSAGE,
+    TOKENS_TO_BEGIN_THE_REPLY,
+    count_tokens,
+    count_tokens_of_messages,
+    count_tokens_of_prompt,
+    most_tokens,
+)
 from observability.errors import BadRequest
 
-# How chat messages are framed: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
-_TOKENS_PER_MESSAGE: Final = 4
-_TOKENS_TO_BEGIN_THE_REPLY: Final = 3
 # Text rarely has more characters than this to a token, so what is fetched beyond it would not fit anyway.
 _CHARS_PER_TOKEN: Final = 8
 _MEMORIES_BEGIN: Final = (
@@ -43,7 +47,7 @@ async def check_message_fits(answering: Answering, message: str) -> None:
     Raises:
         MessageOverBudget: says how many tokens the message has and how many are allowed.
     """
-    budget = answering.prompt_budget_tokens - 2 * _TOKENS_PER_MESSAGE - _TOKENS_TO_BEGIN_THE_REPLY
+    budget = answering.prompt_budget_tokens - 2 * TOKENS_PER_MESSAGE - TOKENS_TO_BEGIN_THE_REPLY
     if most_tokens(message) + most_tokens(answering.system_prompt) > budget:
         await asyncio.to_thread(_check_exactly, answering, message, budget)  # counting a long text takes a while
 
@@ -71,7 +75,7 @@ async def choose_summary(answering: Answering, *, message: str, opened: OpenedTu
     """
     if answering.summaries and opened.summary:
         texts = [answering.system_prompt, message, _SUMMARY_BEGINS, opened.summary]
-        fits = 2 * (sum(map(most_tokens, texts)) + _TOKENS_PER_MESSAGE * len(texts)) <= answering.prompt_budget_tokens
+        fits = 2 * (sum(map(most_tokens, texts)) + TOKENS_PER_MESSAGE * len(texts)) <= answering.prompt_budget_tokens
         # counting a long text takes a while
         if fits or await asyncio.to_thread(_takes_half_at_most, answering, message, opened.summary):
             return replace(opened, recent=tuple(turn for turn in opened.recent if turn.seq > opened.summarised_seq))
@@ -80,7 +84,7 @@ async def choose_summary(answering: Answering, *, message: str, opened: OpenedTu
 
 def _takes_half_at_most(answering: Answering, message: str, summary: str) -> bool:
     left = _left_for_turns(answering, [answering.system_prompt, message])
-    return 2 * (_TOKENS_PER_MESSAGE + count_tokens(_SUMMARY_BEGINS + summary, model=model_of(answering))) <= left
+    return 2 * (TOKENS_PER_MESSAGE + count_tokens(_SUMMARY_BEGINS + summary, model=model_of(answering))) <= left
 
 
 def oldest_turn_in(messages: Sequence[Message], *, opened: OpenedTurn) -> int:
@@ -133,7 +137,7 @@ def _memory_budget(answering: Answering, message: str, recent: Sequence[PastTurn
     left = _left_for_turns(answering, _always_sent(answering, message, summary))
     granted = min(answering.memory_budget_tokens, left)
     sent = recent[len(recent) - _count_that_fit(answering, left - granted, recent) :]
-    return MemoryBudget(granted - _TOKENS_PER_MESSAGE - count_tokens_of_prompt(_MEMORIES_BEGIN, model=model), sent)
+    return MemoryBudget(granted - TOKENS_PER_MESSAGE - count_tokens_of_prompt(_MEMORIES_BEGIN, model=model), sent)
 
 
 def memory_tokens(memory: Ranked, *, model: str) -> int:
@@ -154,12 +158,12 @@ def _memory_line(memory: Ranked) -> str:
 
 def count_prompt_tokens(messages: Sequence[Message], *, model: str) -> int:
     """Return how many tokens `messages` are for `model`, their framing included."""
-    return _TOKENS_TO_BEGIN_THE_REPLY + sum(_TOKENS_PER_MESSAGE + count_tokens(message["content"], model=model) for message in messages)
+    return count_tokens_of_messages(messages, model=model)
 
 
 async def _newest_that_fit(answering: Answering, fixed: Sequence[str], recent: Sequence[PastTurn]) -> Sequence[PastTurn]:
     """Return the newest of `recent` that fit beside the `fixed` messages; without counting where all do by their size."""
-    framing = _TOKENS_TO_BEGIN_THE_REPLY + _TOKENS_PER_MESSAGE * (len(fixed) + 2 * len(recent))
+    framing = TOKENS_TO_BEGIN_THE_REPLY + TOKENS_PER_MESSAGE * (len(fixed) + 2 * len(recent))
     texts = [*fixed, *(text for turn in recent for text in (turn.message, turn.reply))]
     if not recent or framing + sum(map(most_tokens, texts)) <= answering.prompt_budget_tokens:
         return recent
@@ -170,19 +174,19 @@ async def _newest_that_fit(answering: Answering, fixed: Sequence[str], recent: S
 def _left_for_turns(answering: Answering, fixed: Sequence[str]) -> int:
     """Return how many tokens of the prompt budget are left beside the `fixed` messages, of which the system prompt is the first."""
     model = model_of(answering)
-    left = answering.prompt_budget_tokens - _TOKENS_TO_BEGIN_THE_REPLY - _TOKENS_PER_MESSAGE * len(fixed)
+    left = answering.prompt_budget_tokens - TOKENS_TO_BEGIN_THE_REPLY - TOKENS_PER_MESSAGE * len(fixed)
     return left - count_tokens_of_prompt(fixed[0], model=model) - sum(count_tokens(text, model=model) for text in fixed[1:])
 
 
 def _count_that_fit(answering: Answering, left: int, recent: Sequence[PastTurn]) -> int:
     """Return how many of the newest turns fit into `left` tokens."""
-    most = sum(2 * _TOKENS_PER_MESSAGE + most_tokens(turn.message) + most_tokens(turn.reply) for turn in recent)
+    most = sum(2 * TOKENS_PER_MESSAGE + most_tokens(turn.message) + most_tokens(turn.reply) for turn in recent)
     if most <= left:
         return len(recent)
     model = model_of(answering)
     kept = 0
     for turn in reversed(recent):
-        left -= 2 * _TOKENS_PER_MESSAGE + count_tokens(turn.message, model=model) + count_tokens(turn.reply, model=model)
+        left -= 2 * TOKENS_PER_MESSAGE + count_tokens(turn.message, model=model) + count_tokens(turn.reply, model=model)
         if left < 0:
             break
         kept += 1
