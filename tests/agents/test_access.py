@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from agents.access import addresses
-from agents.access import anonymous, client_address, editor, resolve_session
+from agents.access import addresses, anonymous, client_address, editor, resolve_session
 
 PROXY = "10.0.0.5"
 

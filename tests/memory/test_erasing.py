@@ -25,7 +25,6 @@ from memory.models import (
     Passage,
     Posting,
     Recalled,
-    Sentence,
     Speaker,
     Subject,
     Summary,
@@ -37,7 +36,7 @@ from memory.receipts import ErasureNotFound, read_receipt, reference_to
 from memory.storing import NewPassage, store
 from memory.turns import FinishedTurn, NewTurn, finish_turns, open_turns
 from observability.api import GroupCommit
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -51,9 +50,7 @@ TABLES = (
 @pytest.fixture(autouse=True)
 def _only_our_space(live_db):
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    WideSentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from memory.browsing import agent_owner, shared_owner
 from memory.choosing import WhyNot, choose
 from memory.curating import add
 from memory.embedders.client import embed
-from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
+from memory.models import EmbeddingSpace, MemoryOwner, Passage, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
 from memory.recall import Outcome, Room, TooSlow, Wish, _rank_in_time, recall
@@ -26,7 +26,7 @@ from memory.weights import WEIGHTS
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 
 pytestmark = pytest.mark.usefixtures("live_db")
 
@@ -35,8 +35,7 @@ pytestmark = pytest.mark.usefixtures("live_db")
 def _own_space(live_db, settings):
     settings.MEMORY_DEADLINE_MS = 5000  # what is recalled must not depend on who else uses the machine
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 def run(task):

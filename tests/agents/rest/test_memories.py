@@ -8,8 +8,8 @@ import pytest
 from django.db import transaction
 
 from memory.isolation import act_for
-from memory.models import Conversation, EmbeddingSpace, MemoryOwner, Passage, Posting, Recalled, Sentence, Subject, Turn
-from tests.factories import make_agent, make_key, unique
+from memory.models import Conversation, MemoryOwner, Passage, Posting, Recalled, Sentence, Subject, Turn
+from tests.factories import forget_vectors, make_agent, make_key, unique
 
 pytestmark = pytest.mark.usefixtures("live_db")
 SCOPES = ("chat", "manage_memories")
@@ -17,8 +17,7 @@ SCOPES = ("chat", "manage_memories")
 
 @pytest.fixture(autouse=True)
 def _no_other_space(live_db):
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture
