@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from observability.bursts import GroupCommit, run_burst
+from observability.connections import connection_parameters
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.tokens import count_tokens, count_tokens_of_prompt, most_tokens
 
@@ -10,6 +11,7 @@ __all__ = [
     "GroupCommit",
     "HealthCheck",
     "Unhealthy",
+    "connection_parameters",
     "count_tokens",
     "count_tokens_of_prompt",
     "most_tokens",

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import psycopg
 from django.core.management.commands.migrate import Command as Migrate
-from django.db import connections
+
+from observability.api import connection_parameters
 
 # An arbitrary number, this command's own among the advisory locks of a database.
 _LOCK_KEY: Final = 7_205_759_404
@@ -27,10 +28,7 @@ class Command(Migrate):
 
 @contextlib.contextmanager
 def _alone(alias: str) -> Iterator[None]:
-    parameters = connections[alias].get_connection_params()
-    for ours in ("cursor_factory", "context"):
-        parameters.pop(ours, None)  # those of Django's own connections
-    with psycopg.connect(**parameters) as guard:
+    with psycopg.connect(**connection_parameters(alias)) as guard:
         guard.execute(_STAY_IDLE)
         guard.execute(_TAKE_LOCK, [_LOCK_KEY])
         yield

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from django.db import connection
 from psycopg import sql
 
+from observability.api import connection_parameters
 from tests.factories import unique
 
 PROJECT_DIR = Path(__file__).resolve().parents[3]
@@ -22,10 +22,7 @@ PROJECT_DIR = Path(__file__).resolve().parents[3]
 def empty_database(db: None) -> Iterator[str]:
     """The URL of a database of its own, with nothing in it."""
     name = unique("migrated").replace("-", "_")
-    parameters = connection.get_connection_params()
-    for ours in ("cursor_factory", "context"):
-        parameters.pop(ours, None)
-    with psycopg.connect(**parameters, autocommit=True) as server:
+    with psycopg.connect(**connection_parameters(), autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield os.environ["DATABASE_URL"].rpartition("/")[0] + f"/{name}"
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
