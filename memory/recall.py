@@ -138,7 +138,13 @@ async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
         return (), ()
     ranked = await rank_passages(wish.question, sources=sources, not_turns=tuple(room.sent))
     choice = await asyncio.to_thread(
-        choose, ranked, limit=wish.limit, budget_tokens=room.tokens, tokens_of=wish.tokens_of, threshold=wish.threshold
+        choose,
+        ranked,
+        question=wish.question,
+        limit=wish.limit,
+        budget_tokens=room.tokens,
+        tokens_of=wish.tokens_of,
+        threshold=wish.threshold,
     )
     return choice.passages, choice.left_out
 

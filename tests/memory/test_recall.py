@@ -342,6 +342,23 @@ def test_a_short_answer_brings_its_question_along():
     assert chosen(answer, question, limit=1) == chosen(answer, question, budget_tokens=5) == ([2], [1])
 
 
+def test_what_was_asked_before_in_the_same_words_takes_no_place(embedder, finish):
+    question, asked = passage(1, 9.0, "in which city do I live"), passage(2, 8.0, "In which city do I live, and since when?")
+    answer = replace(passage(3, 7.0, "In Porto."), seq=8, features={"answers_question": 1.4})
+    before = replace(question, seq=7)
+    found = choose([before, asked, answer], question="In which city do I live?", limit=5, budget_tokens=99, tokens_of=lambda p: 1)
+    assert [each.id for each in found.passages] == [2, 3]
+    assert [(each.passage.id, each.reason) for each in found.left_out] == [(1, WhyNot.THE_QUESTION)]
+
+    person = unique("person")
+    finish("In which city do I live?", "You have not told me yet.", subject=person, session=unique("s"))
+    turn = finish("I live in Porto.", "A fine city.", subject=person, session=unique("s"))
+    remember(embedder)
+    recalled = ask("In which city do I live?", turn)
+    assert "I live in Porto." in " ".join(text.rstrip(".") + "." for text in texts(recalled))
+    assert [each.passage.text for each in recalled.left_out if each.reason is WhyNot.THE_QUESTION] == ["In which city do I live?"]
+
+
 @pytest.fixture
 def hanging_embedder():
     """An address that takes requests and never answers; yields it and the list of requests."""
