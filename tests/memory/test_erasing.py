@@ -10,6 +10,7 @@ from django.db import connection, connections, transaction
 from uuid_utils.compat import uuid7
 
 from memory import erasing
+from memory.browsing import person_owner
 from memory.elsewhere import register_eraser, unregister_eraser
 from memory.embedders import cache
 from memory.embedders.client import EmbeddingModel
@@ -32,6 +33,7 @@ from memory.models import (
     TurnState,
     WideSentence,
 )
+from memory.people import subject_for
 from memory.receipts import ErasureNotFound, read_receipt, reference_to
 from memory.storing import NewPassage, store
 from memory.turns import FinishedTurn, NewTurn, RecalledPassage, finish_turns, open_turns
@@ -327,6 +329,27 @@ def test_a_worker_makes_no_owner_for_a_person_who_is_being_erased(finish, in_thr
     assert turn.pk not in {due.id for due in taking.result(10).turns}
     go_on.set()
     erasing_it.result(20)
+
+
+def test_what_is_added_about_a_person_during_an_erasure_is_about_a_new_one(person, in_thread):
+    subject = person(agents=("companion",))
+    erased, go_on = threading.Event(), threading.Event()
+
+    def erase_slowly():
+        with transaction.atomic():
+            erasing._erase_some(subject.pk, reference="", actor="key abc")
+            erased.set()
+            assert go_on.wait(10)
+
+    erasing_it = in_thread(erase_slowly)
+    assert erased.wait(10)
+    adding = in_thread(lambda: run(run_burst(lambda: person_owner("tutor", subject_for(subject.owner, subject.name)))))
+    eventually(somebody_waits_for_a_lock, what="adding waits", timeout_s=10)
+    go_on.set()
+    erasing_it.result(20)
+    owner = adding.result(20)
+    assert owner.subject_id != subject.pk
+    assert owner.subject.name == subject.name
 
 
 def test_a_conversation_that_ends_waits_for_the_worker_that_remembers_it(finish, in_thread):
