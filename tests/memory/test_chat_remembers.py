@@ -20,8 +20,9 @@ from agents.versions.live import load_live
 from memory.browsing import shared_owner
 from memory.curating import add
 from memory.models import Conversation, MemoryOwner, Passage, Recalled, Turn, TurnState
+from memory.recollections import RecalledPassage
 from memory.sources import _OWNERS
-from memory.turns import FinishedTurn, RecalledPassage, finish_turns
+from memory.turns import FinishedTurn, finish_turns
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports

@@ -35,8 +35,9 @@ from memory.models import (
 )
 from memory.people import subject_for
 from memory.receipts import ErasureNotFound, read_receipt, reference_to
+from memory.recollections import RecalledPassage
 from memory.storing import NewPassage, store
-from memory.turns import FinishedTurn, NewTurn, RecalledPassage, finish_turns, open_turns
+from memory.turns import FinishedTurn, NewTurn, finish_turns, open_turns
 from memory.upkeep.conversations import end_conversations
 from memory.writing import take_due_turns
 from observability.api import GroupCommit, run_burst
