@@ -105,25 +105,27 @@ WITH passage AS MATERIALIZED (
     FROM passage LEFT JOIN meaning USING (seq) LEFT JOIN words USING (seq) LEFT JOIN nearby USING (seq)
     WINDOW in_session AS (PARTITION BY session ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 ), ranked AS (
-    SELECT *,
-           own_score + %(weight_words)s::float8 * words + %(weight_meaning)s::float8 * meaning
-           + %(weight_nearby_words)s::float8 * nearby_words + %(weight_whole_passage)s::float8 * whole_passage
-           + CASE WHEN opens THEN %(weight_opens)s::float8 ELSE %(weight_answers_question)s::float8 * asked_before END
-           + %(weight_session_meaning)s::float8 * session_meaning AS score
+    SELECT *, own_score + {joined_score} AS score
     FROM found
     WHERE is_wanted
     ORDER BY score DESC, seq
     LIMIT %(most)s
 )
 SELECT id, owner_id, ranked.seq, origin, source_id, turn_id, speaker, said_at, text, score,
-       ARRAY[words, meaning, nearby_words, whole_passage, CASE WHEN opens THEN 0 ELSE asked_before END, session_meaning, opens::int,
-             {own_features}]::float8[]
+       ARRAY[{joined_features}, {own_features}]::float8[]
 FROM ranked, LATERAL (SELECT * FROM memory_passage WHERE owner_id = %(owner)s AND seq = ranked.seq OFFSET 0) AS passage
 ORDER BY score DESC, ranked.seq
 """
-_RANK_NARROW: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _SENTENCES)
-_RANK_WIDE: Final = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", _WIDE_SENTENCES)
-_JOINED_FEATURES: Final = ("words", "meaning", "nearby_words", "whole_passage", "answers_question", "session_meaning", "opens")
+# What a passage's sentences, words and neighbours tell, by feature.
+_JOINED: Final = {
+    "words": "words",
+    "meaning": "meaning",
+    "nearby_words": "nearby_words",
+    "whole_passage": "whole_passage",
+    "answers_question": "CASE WHEN opens THEN 0 ELSE asked_before END",
+    "session_meaning": "session_meaning",
+    "opens": "opens::int",
+}
 # What a passage's own columns tell.
 _SPEAKER: Final = "(speaker = %(speaker)s)::int"
 _RECENT: Final = "power(0.5, greatest(date_part('epoch', now() - said_at), 0) / %(half_life_s)s)"
@@ -137,9 +139,24 @@ _STEADY_PLANS: Final = """
     SELECT set_config('statement_timeout', %s, true),
            set_config('enable_nestloop', 'off', true), set_config('enable_bitmapscan', 'off', true)
 """
+
+
+def _score(features: Mapping[str, str]) -> str:
+    """Return the sum of features, each times its weight, as SQL."""
+    return " + ".join(f"{WEIGHTS[name]} * ({expression})" for name, expression in features.items())
+
+
+def _statement(sentences: str) -> str:
+    """Return the statement without needless blanks: psycopg keeps what it made of one of at most 4,096 characters."""
+    filled = _RANK.replace("{of_session}", OF_SESSION).replace("{sentences}", sentences)
+    filled = filled.replace("{joined_score}", _score(_JOINED)).replace("{joined_features}", ", ".join(_JOINED.values()))
+    return " ".join(filled.split())
+
+
+_RANK_NARROW: Final = _statement(_SENTENCES)
+_RANK_WIDE: Final = _statement(_WIDE_SENTENCES)
 _HALF_LIFE_S: Final = 30 * 24 * 60 * 60.0
 _COLUMNS: Final = ("id", "owner_id", "seq", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
-_WEIGHTS: Final = {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +205,9 @@ def rank(
         most: how many passages at most.
     """
     own = _own_features(asked)
-    statement = (
-        (_RANK_WIDE if len(embedding) > MOST_INDEXED_DIMENSIONS else _RANK_NARROW)
-        .replace("{own_score}", " + ".join(f"%(weight_{name})s::float8 * ({expression})" for name, expression in own.items()))
-        .replace("{own_features}", ", ".join(own.values()))
-    )
-    parameters = _WEIGHTS | {
+    statement = _RANK_WIDE if len(embedding) > MOST_INDEXED_DIMENSIONS else _RANK_NARROW
+    statement = statement.replace("{own_score}", _score(own)).replace("{own_features}", ", ".join(own.values()))
+    parameters = {
         "owner": owner_id,
         "space": space_id,
         "half_life_s": _HALF_LIFE_S,
@@ -212,7 +226,7 @@ def rank(
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         rows = cursor.fetchall()
-    names = (*_JOINED_FEATURES, *own)
+    names = (*_JOINED, *own)
     return [Ranked(**dict(zip(_COLUMNS, row, strict=False)), features=_in_order(dict(zip(names, row[-1], strict=True)))) for row in rows]
 
 
