@@ -31,6 +31,7 @@ from memory.ranking import Ranked
 from memory.reasons import Reason, draw_reasons
 from memory.recall import Outcome, Recalled, Room, Wish, recall
 from memory.receipts import ErasureNotFound, Receipt, read_receipt
+from memory.recollections import RecalledPassage
 from memory.sources import Whose
 from memory.summaries import Summarise, Written, keep_summarising
 from memory.transcripts import ConversationCard, ConversationNotFound, MessageCard, find_conversation, list_messages
@@ -39,7 +40,6 @@ from memory.turns import (
     NewTurn,
     OpenedTurn,
     PastTurn,
-    RecalledPassage,
     end_left_behind_turns,
     finish_turns,
     open_turns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,7 +20,8 @@ MOST_MEMORIES: Final = 200
 # The page's passages are found before anything is joined to them. `strpos`, because in LIKE a search for 100% would mean any text.
 _LIST: Final = """
     SELECT page.id, page.text, page.origin, page.speaker, page.said_at, page.attribute, page.valid_until, page.superseded_by_id,
-           page.source_id, page.pinned_at IS NOT NULL, page.author, page.turn_id, conversation.session_id, last.recalled_at, last.message
+           page.source_id, page.pinned_at IS NOT NULL, page.author, page.turn_id, conversation.session_id, last.recalled_at,
+           CASE WHEN owner.kind = 'person' THEN last.message END
     FROM (
         SELECT * FROM memory_passage
         WHERE owner_id = %(owner)s AND (%(history)s OR valid_until IS NULL)
@@ -29,6 +30,7 @@ _LIST: Final = """
           AND (%(before_at)s::timestamptz IS NULL OR (said_at, id) < (%(before_at)s, %(before_id)s::bigint))
         ORDER BY said_at DESC, id DESC LIMIT %(most)s
     ) AS page
+    JOIN memory_owner owner ON owner.id = page.owner_id
     LEFT JOIN memory_turn turn ON turn.id = page.turn_id
     LEFT JOIN memory_conversation conversation ON conversation.id = turn.conversation_id
     LEFT JOIN LATERAL (
@@ -57,7 +59,8 @@ class MemoryCard:
         source: the memory that it was read from.
         author: who wrote it by hand.
         turn_id, session_id: where it was said; None and "" for what was written by hand.
-        recalled_at, recalled_for: when it last helped to answer, and which message.
+        recalled_at, recalled_for: when it last helped to answer, and which message; "" for what is known for everybody, as the
+            message is somebody's whom it need not concern.
     """
 
     id: int
@@ -182,7 +185,7 @@ def _read_cursor(cursor: str) -> tuple[datetime, int]:
     said_at, _, id = cursor.replace(" ", "+").partition("~")  # a + that was not quoted in an address arrives as a blank
     try:
         moment = datetime.fromisoformat(said_at)
-        if moment.tzinfo is None or not 0 <= int(id) < 2**63:
+        if moment.utcoffset() != timedelta(0) or not 0 <= int(id) < 2**63:  # PostgreSQL does not know every offset that Python does
             raise ValueError(cursor)
         return moment, int(id)
     except ValueError:

@@ -25,6 +25,7 @@ class WhyNot(StrEnum):
     """Why a passage that was found is not recalled."""
 
     BELOW_THRESHOLD = "below threshold"
+    THE_QUESTION = "the question itself"
     DUPLICATE = "duplicate"
     OVER_LIMIT = "over limit"
     OVER_BUDGET = "over budget"
@@ -45,17 +46,26 @@ class Choice:
 
 
 def choose(
-    ranked: Sequence[Ranked], *, limit: int, budget_tokens: int, tokens_of: Callable[[Ranked], int], threshold: float = 0.0
+    ranked: Sequence[Ranked],
+    *,
+    question: str = "",
+    limit: int,
+    budget_tokens: int,
+    tokens_of: Callable[[Ranked], int],
+    threshold: float = 0.0,
 ) -> Choice:
     """Choose the passages that are worth their tokens, at most `limit` of them within `budget_tokens`.
 
     A passage that does not fit is passed over, not the end. What says the same as another is left out, and so is what says little
-    else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers.
+    else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers. Where
+    `question` was asked before in the same words, that tells nothing new and is left out.
     """
     tokens = [max(tokens_of(passage), 1) for passage in ranked]
     values = [passage.score - _PRICE_OF_LENGTH * math.log(cost) for passage, cost in zip(ranked, tokens, strict=True)]
     told_by_facts = _told_by_facts(ranked, values, threshold=threshold)
-    choosing = _Choosing(ranked, tokens, told_by_facts, threshold=threshold, passages_left=limit, tokens_left=budget_tokens)
+    choosing = _Choosing(
+        ranked, tokens, told_by_facts, question=question, threshold=threshold, passages_left=limit, tokens_left=budget_tokens
+    )
     for place in sorted(range(len(ranked)), key=lambda place: -values[place]):
         choosing.consider(place)
     return Choice(
@@ -68,13 +78,22 @@ class _Choosing:
     """A choice while it is made. Passages are named by their places in `ranked`."""
 
     def __init__(
-        self, ranked: Sequence[Ranked], tokens: Sequence[int], told: Set[int], *, threshold: float, passages_left: int, tokens_left: int
+        self,
+        ranked: Sequence[Ranked],
+        tokens: Sequence[int],
+        told: Set[int],
+        *,
+        question: str,
+        threshold: float,
+        passages_left: int,
+        tokens_left: int,
     ) -> None:
         self.chosen: set[int] = set()
         self.left_out: dict[int, WhyNot] = {}
         self._ranked = ranked
         self._tokens = tokens
         self._told = told
+        self._question = _said(question)
         self._threshold = threshold
         self._passages_left = passages_left
         self._tokens_left = tokens_left
@@ -94,14 +113,18 @@ class _Choosing:
             self._take(question)
 
     def _fits(self, place: int) -> bool:
-        is_new = place not in self.chosen and _said(self._ranked[place]) not in self._said
+        said = _said(self._ranked[place].text)
+        is_new = place not in self.chosen and said not in self._said and said != self._question
         return is_new and self._passages_left > 0 and self._tokens[place] <= self._tokens_left
 
     def _reason_against(self, place: int) -> WhyNot | None:
         passage = self._ranked[place]
         if self._threshold and passage.score < self._threshold:
             return WhyNot.BELOW_THRESHOLD
-        if passage.id in self._told or _said(passage) in self._said:
+        said = _said(passage.text)
+        if said == self._question:
+            return WhyNot.THE_QUESTION
+        if passage.id in self._told or said in self._said:
             return WhyNot.DUPLICATE
         if not self._passages_left:
             return WhyNot.OVER_LIMIT
@@ -109,7 +132,7 @@ class _Choosing:
 
     def _take(self, place: int) -> None:
         self.chosen.add(place)
-        self._said.add(_said(self._ranked[place]))
+        self._said.add(_said(self._ranked[place].text))
         self._passages_left -= 1
         self._tokens_left -= self._tokens[place]
 
@@ -133,6 +156,6 @@ def _told_by_facts(ranked: Sequence[Ranked], values: list[float], *, threshold: 
     return told
 
 
-def _said(passage: Ranked) -> tuple[str, ...]:
+def _said(text: str) -> tuple[str, ...]:
     """Texts that differ in case, blanks and punctuation alone say the same; those without any word are compared as they are."""
-    return tuple(words(passage.text)) or (passage.text,)
+    return tuple(words(text)) or (text,)

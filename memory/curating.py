@@ -6,13 +6,15 @@ nothing is stored, and whoever wrote the text is told so: it would be recalled b
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from django.db import connection
 
-from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector
+from memory.embedders.passages import embed_passages
 from memory.facts.patterns import CORRECTION
 from memory.facts.rules import statements_in
 from memory.facts.settling import fill_user_names, settle
@@ -152,12 +154,11 @@ async def _embedded(owner_id: int, text: str) -> _Text:
         raise Unavailable("Nothing was stored: there is nothing to embed it with. Set EMBEDDING_BASE_URL, OPENAI_API_KEY or EMBEDDER_URL.")
     try:
         texts = [sentence.text for sentence in features.sentences]
-        vectors = await embed(texts, model=model, timeout_s=_EMBED_S, cache_s=RETRY_CACHE_S)
-    except EmbeddingFailed as error:
-        if not error.is_final:
-            raise Unavailable("Nothing was stored: the embedding model did not answer. Try again.") from error
-        vectors = []  # this text never will be embedded: its words must do
-    return _Text(text, said_at, features, tuple(vectors), model)
+        async with asyncio.timeout(_EMBED_S):
+            [vectors] = await embed_passages([texts], model=model, cache_s=RETRY_CACHE_S)
+    except (EmbeddingFailed, TimeoutError) as error:
+        raise Unavailable("Nothing was stored: the embedding model did not answer. Try again.") from error
+    return _Text(text, said_at, features, tuple(vectors or ()), model)  # a text that is never embedded is found by its words
 
 
 def _checked(text: str) -> str:

@@ -1,8 +1,8 @@
 """Erasing a person: everything that is kept about them, with every agent, for good; a receipt without content remains.
 
 A conversation that goes on meanwhile brings nothing back. Erasing locks the person's conversations, then the person, then
-their memories' owners. Whoever stores a turn or a memory needs one of these locks, and afterwards finds no row to write to:
-a running turn ends without a trace, and a worker's passages are dropped.
+their memories' owners, then their turns. Whoever stores a turn or a memory needs one of these locks, and afterwards finds no
+row to write to: a running turn ends without a trace, and a worker's passages are dropped.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ log = structlog.get_logger(__name__)
 _LOCK_CONVERSATIONS: Final = "SELECT id FROM memory_conversation WHERE subject_id = %s ORDER BY owner, agent, session_id FOR UPDATE"
 _LOCK_SUBJECT: Final = "SELECT owner, name FROM memory_subject WHERE id = %s FOR UPDATE"
 _LOCK_OWNERS: Final = "SELECT id FROM memory_owner WHERE subject_id = %s ORDER BY id FOR UPDATE"
+# A turn that ends at this moment is waited for: it may just be storing what it recalled.
+_LOCK_TURNS: Final = """
+    SELECT turn.id FROM memory_turn turn JOIN memory_conversation conversation ON conversation.id = turn.conversation_id
+    WHERE conversation.subject_id = %s ORDER BY turn.id FOR UPDATE OF turn
+"""
 _FOR_EVERYBODY: Final = "SELECT id FROM memory_owner WHERE kind <> 'person'"
 # What an agent knows for everybody may have been recalled for this person, too.
 _DELETE_RECALLED: Final = """
@@ -134,6 +139,7 @@ def _erase_some(subject_id: int | None, *, reference: str, actor: str) -> _Erase
         cursor.execute(_LOCK_SUBJECT, [subject_id])
         subject = cursor.fetchone()
         if subject is not None:
+            cursor.execute(_LOCK_CONVERSATIONS, [subject_id])  # also such as began while the person was waited for; now none can
             cursor.execute(_LOCK_OWNERS, [subject_id])
             owner_ids = [id for (id,) in cursor.fetchall()]
             with acting_for(owner_ids):
@@ -156,6 +162,7 @@ def _erase_some(subject_id: int | None, *, reference: str, actor: str) -> _Erase
 
 def _delete_all(cursor: Any, subject_id: int | None, owner_ids: Sequence[int], gone: _Erased) -> None:
     """Delete what there is of a person, the memories first."""
+    cursor.execute(_LOCK_TURNS, [subject_id])
     cursor.execute(_FOR_EVERYBODY)
     with acting_for([*owner_ids, *(id for (id,) in cursor.fetchall())]):
         cursor.execute(_DELETE_RECALLED, [subject_id])

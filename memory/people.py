@@ -42,11 +42,12 @@ def known_subject(owner: str, name: str) -> int:
 
 
 def subject_for(owner: str, name: str) -> int:
-    """As `find_subject`, and made where there is none."""
-    subject_id = find_subject(owner, name)
+    """As `find_subject`, and made where there is none. Whoever is about to erase them waits until the transaction ends."""
+    kept = Subject.objects.select_for_update(no_key=True).filter(owner=owner, name=name).values_list("id", flat=True)
+    subject_id = kept.first()
     if subject_id is None:
         Subject.objects.bulk_create([Subject(owner=owner, name=name)], ignore_conflicts=True)  # two at once make one
-        subject_id = known_subject(owner, name)
+        subject_id = kept.get()
     return subject_id
 
 

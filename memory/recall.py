@@ -17,7 +17,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from psycopg.errors import QueryCanceled
 
 from memory.choosing import LeftOut, choose
@@ -25,7 +25,7 @@ from memory.embedders.client import embed
 from memory.embedders.configured import usable_models
 from memory.isolation import act_for
 from memory.question import Asked, read_question
-from memory.ranking import Ranked, rank
+from memory.ranking import Ranked, rank, steady_plans
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
 from observability.api import run_burst
@@ -138,7 +138,13 @@ async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
         return (), ()
     ranked = await rank_passages(wish.question, sources=sources, not_turns=tuple(room.sent))
     choice = await asyncio.to_thread(
-        choose, ranked, limit=wish.limit, budget_tokens=room.tokens, tokens_of=wish.tokens_of, threshold=wish.threshold
+        choose,
+        ranked,
+        question=wish.question,
+        limit=wish.limit,
+        budget_tokens=room.tokens,
+        tokens_of=wish.tokens_of,
+        threshold=wish.threshold,
     )
     return choice.passages, choice.left_out
 
@@ -171,8 +177,7 @@ def _rank_in_time(asked: Asked, *, sources: Sources, embedding: Sequence[float],
         TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
     """
     act_for([source.owner_id for source in sources.owners])
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(settings.MEMORY_DEADLINE_MS)])
+    steady_plans(timeout_ms=settings.MEMORY_DEADLINE_MS)
     try:
         ranked = [
             passage

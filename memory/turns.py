@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -17,8 +17,8 @@ from uuid import UUID
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from memory.isolation import acting_for
 from memory.models import TurnState
+from memory.recollections import RecalledPassage, add_recalled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +70,6 @@ class OpenedTurn:
     summarised_seq: int = 0
     subject_id: int = 0
     """Who the conversation is with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecalledPassage:
-    """A memory that a turn's prompt held: its place among them (1 is the best), and what each feature added to its score."""
-
-    owner_id: int
-    passage_id: int
-    position: int
-    score: float
-    contributions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,16 +166,6 @@ _MARK_TO_SUMMARISE: Final = """
         )
         FOR UPDATE OF conversation SKIP LOCKED
     )
-"""
-# Memories that are deleted at this moment, or with their owner, are left out; nobody is waited for.
-_ADD_RECALLED: Final = """
-    INSERT INTO memory_recalled (turn_id, owner_id, passage_id, position, score, contributions, recalled_at)
-    SELECT new.turn_id, owner.id, passage.id, new.position, new.score, new.contributions, clock_timestamp()
-    FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::int[], %s::float8[], %s::jsonb[])
-      AS new (turn_id, owner_id, passage_id, position, score, contributions)
-    JOIN memory_owner owner ON owner.id = new.owner_id
-    JOIN memory_passage passage ON passage.owner_id = new.owner_id AND passage.id = new.passage_id
-    FOR KEY SHARE OF owner, passage SKIP LOCKED
 """
 TO_REMEMBER: Final = "memory_turns"
 """The channel on which PostgreSQL tells workers that a turn waits for them."""
@@ -292,27 +271,8 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
         if cut := [(turn.id, turn.summarise_before) for turn in turns if turn.summarise_before is not None]:
             cursor.execute(_MARK_TO_SUMMARISE, [[id for id, _ in cut], [from_seq for _, from_seq in cut]])
         finished = {id for id, _ in rows}
-        _add_recalled(cursor, turns, finished)
+        add_recalled(cursor, [(turn.id, passage) for turn in turns if turn.id in finished for passage in turn.recalled])
     return [turn.id in finished for turn in turns]
-
-
-def _add_recalled(cursor: CursorWrapper, turns: Sequence[FinishedTurn], finished: Collection[UUID]) -> None:
-    """Store which memories the prompts of `turns` held, as far as they are `finished`; without a statement where there were none."""
-    recalled = [(turn.id, passage) for turn in turns if turn.id in finished for passage in turn.recalled]
-    if not recalled:
-        return
-    with acting_for(sorted({passage.owner_id for _, passage in recalled})):
-        cursor.execute(
-            _ADD_RECALLED,
-            [
-                [id for id, _ in recalled],
-                [passage.owner_id for _, passage in recalled],
-                [passage.passage_id for _, passage in recalled],
-                [passage.position for _, passage in recalled],
-                [passage.score for _, passage in recalled],
-                [json.dumps(dict(passage.contributions)) for _, passage in recalled],
-            ],
-        )
 
 
 def end_left_behind_turns() -> int:

@@ -9,14 +9,13 @@ from typing import Final
 import psycopg
 import structlog
 from django.db import Error as DatabaseError
-from django.db import connection
 
 from memory.embedders.client import EmbeddingFailed
 from memory.embedders.configured import usable_models
 from memory.spaces import WrongSpace, model_in_use
 from memory.turns import TO_REMEMBER
 from memory.writing import remember_due_turns
-from observability.api import run_burst
+from observability.api import connection_parameters, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +73,9 @@ async def _wait(*events: asyncio.Event, seconds: float) -> None:
 
 async def _listen(news: asyncio.Event) -> None:
     """Set `news` whenever PostgreSQL tells of a finished turn; where that does not work, try again and again."""
-    parameters = connection.get_connection_params()
-    for ours in ("cursor_factory", "context"):
-        parameters.pop(ours, None)  # those of Django's own, synchronous connections
     while True:
         with contextlib.suppress(psycopg.Error):
-            async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as listener:
+            async with await psycopg.AsyncConnection.connect(**connection_parameters(), autocommit=True) as listener:
                 await listener.execute(f"LISTEN {TO_REMEMBER}")
                 news.set()  # whatever was finished before this
                 async for _ in listener.notifies():

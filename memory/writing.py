@@ -47,11 +47,17 @@ _DUE: Final = """
     WHERE turn.remember AND turn.remembered_at IS NULL AND turn.finished_at IS NOT NULL
 """
 _FREE: Final = "(owner.busy_until IS NULL OR owner.busy_until < now())"
+# A person who is being erased gets none.
 _ADD_OWNERS: Final = f"""
+    WITH due AS (
+        SELECT DISTINCT agent, subject_id
+        FROM (SELECT conversation.agent, conversation.subject_id, owner.id {_DUE} AND {_FREE} ORDER BY turn.finished_at LIMIT %s) AS first
+        WHERE id IS NULL
+    ), there AS (
+        SELECT id FROM memory_subject WHERE id IN (SELECT subject_id FROM due) ORDER BY id FOR KEY SHARE SKIP LOCKED
+    )
     INSERT INTO memory_owner (agent, subject_id, user_name, agent_name, created_at)
-    SELECT DISTINCT agent, subject_id, '', '', now()
-    FROM (SELECT conversation.agent, conversation.subject_id, owner.id {_DUE} AND {_FREE} ORDER BY turn.finished_at LIMIT %s) AS due
-    WHERE due.id IS NULL
+    SELECT agent, subject_id, '', '', now() FROM due JOIN there ON there.id = subject_id
     ORDER BY 1, 2
     ON CONFLICT (agent, subject_id) DO NOTHING
 """  # noqa: S608 - constants

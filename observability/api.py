@@ -6,6 +6,7 @@ from observability.alerts import keep_telling_of_budgets
 from observability.budgets import Claim, Refusal, active_budgets, reserve
 from observability.bursts import GroupCommit, run_burst
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
+from observability.connections import connection_parameters
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
 from observability.limits import admit, leave
@@ -59,6 +60,7 @@ __all__ = [
     "active_budgets",
     "admit",
     "client_of",
+    "connection_parameters",
     "count_request",
     "count_tokens",
     "count_tokens_of_messages",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx2
 import hypothesis
 import pytest
+import structlog
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
@@ -139,6 +140,12 @@ def api(server: LiveServer) -> Iterator[httpx2.Client]:
     """An HTTP client bound to `server`."""
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _capturable_logs() -> None:
+    """A logger that was used once would write past `capture_logs`."""
+    structlog.configure(cache_logger_on_first_use=False)
 
 
 @pytest.fixture

@@ -100,3 +100,11 @@ def make_passage(owner: MemoryOwner, text: str, **fields: Any) -> int:
         [id] = store_alone([NewPassage(owner_id=owner.pk, said_at=now, text=text, features=features, vectors=(), **fields)], model=None)
     assert id is not None
     return id
+
+
+def forget_vectors() -> None:
+    """Begin without any embedding model in use: a test before may have embedded with another one."""
+    from memory.models import EmbeddingSpace, Sentence, WideSentence
+
+    for table in (Sentence, WideSentence, EmbeddingSpace):
+        table.objects.all().delete()

@@ -42,8 +42,8 @@ TRIES: Final = 3
 PAGES: Final = frozenset({"memory", "recall"})
 LEFT_OUT: Final = {
     "below threshold": "Its score is below the version's threshold.",
+    "the question itself": "It is the question, asked before in the same words.",
     "duplicate": "Another one says the same, and stands for both.",
-    "outdated": "What it says was corrected since.",
     "over limit": "The version's number of memories is reached.",
     "over budget": "It does not fit into what is left of the token budget.",
 }

@@ -89,7 +89,7 @@ class Memory(BaseModel):
     message_id: UUID | None
     session_id: str
     recalled_at: datetime | None = Field(description="When it last helped to answer.")
-    recalled_for: str = Field(description="Which message it helped to answer then.")
+    recalled_for: str = Field(description='Which message it helped to answer then; "" for what is known for everybody.')
 
 
 class MemoryList(BaseModel):

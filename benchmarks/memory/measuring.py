@@ -126,7 +126,7 @@ async def _recalled(question: str, *, sources: Sources, lines: dict[tuple[UUID, 
         return lines[passage.turn_id, passage.speaker]
 
     within = (
-        choose(ranked[:POOL], limit=POOL, budget_tokens=budget, tokens_of=lambda passage: _tokens(passage.text)).passages
+        choose(ranked[:POOL], question=question, limit=POOL, budget_tokens=budget, tokens_of=lambda passage: _tokens(passage.text)).passages
         for budget in BUDGETS
     )
     return Outcome(list(dict.fromkeys(map(place_of, ranked))), tuple({place_of(passage) for passage in chosen} for chosen in within))

@@ -63,6 +63,7 @@ class PostgreSQL:
 
     def __post_init__(self) -> None:
         self._password = ""
+        self._left_behind: list[str] = []
         # Its programs take a comma for the end of a folder's name.
         self._on_socket = "," not in str(self.home) and len(os.fsencode(self.home / "socket" / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
 
@@ -179,12 +180,14 @@ class PostgreSQL:
 
     def _is_ready(self) -> bool:
         lines = self._pid_file()
-        return len(lines) > 7 and lines[7].strip() == "ready"
+        # What a server that was killed left behind says "ready" until the next one writes its own.
+        return len(lines) > 7 and lines[7].strip() == "ready" and lines != self._left_behind
 
     def _remove_stale_pid_file(self) -> None:
+        self._left_behind = self._pid_file()
         # After a kill -9 the file names a dead process, and PostgreSQL sorts that out itself. But in a container numbers
         # come back: when another program has this one now, PostgreSQL would refuse to start.
-        lines = self._pid_file()
+        lines = self._left_behind
         if lines and lines[0].isdigit() and identity(int(lines[0])) is not None and not _is_postgres(int(lines[0])):
             (self.home / "data" / "postmaster.pid").unlink()
 

@@ -35,6 +35,8 @@ MAX_INPUTS: Final = 2048
 _MAX_BODY_BYTES: Final = 32_000_000
 # How many tokens are computed at once: more would need much more memory, and let somebody's question wait behind a long list.
 _SLICE_TOKENS: Final = 256
+# Tokens of so few characters are there sooner than another thread would begin with them.
+_SHORT_CHARS: Final = 1000
 
 
 class NotInstalled(Exception):
@@ -117,7 +119,10 @@ class Embedder:
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[NDArray[np.float32]], int]:
         """Return the vector of each text, in order, and how many tokens they were."""
-        tokens = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.tokens, texts)
+        if sum(map(len, texts)) <= _SHORT_CHARS:
+            tokens = self._model.tokens(texts)
+        else:
+            tokens = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.tokens, texts)
         by_length = sorted(range(len(tokens)), key=lambda position: len(tokens[position]))
         slices: list[tuple[list[int], _Slice]] = []
         for length, equal in itertools.groupby(by_length, key=lambda position: len(tokens[position])):

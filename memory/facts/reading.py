@@ -20,7 +20,8 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.embedders.client import RETRY_CACHE_S, EmbeddingModel, Vector
+from memory.embedders.passages import embed_passages
 from memory.facts.storing import store_facts
 from memory.features import PassageFeatures, features_of
 from memory.models import Origin, Speaker
@@ -39,7 +40,6 @@ MAX_TURNS: Final = 20
 READ_WITHIN_S: Final = 150.0
 LEASE_S: Final = 240
 """How long other processes leave a conversation to the one that reads it."""
-_EMBED_S: Final = 30.0
 _FIRST_WAIT_S: Final = 60.0
 _LONGEST_WAIT_S: Final = 3600.0
 _GIVE_UP_AFTER: Final = timedelta(days=1)
@@ -157,8 +157,8 @@ async def _read_together(turns: Sequence[MarkedTurn], read: FactReader) -> None:
         told = await read(turns[0].agent, [PastTurn(turn.message, turn.reply, turn.id) for turn in turns])
     facts = [_fact(turns[index], attribute, text) for index, attribute, text in told or ()]
     model = await run_burst(model_in_use) if facts else None
-    vectors = await _embed(facts, model) if model else {}
-    passages = [_passage(fact, vectors) for fact in facts if fact.turn.owner_id is not None]
+    vectors = await _embed(facts, model) if model else [[] for _ in facts]
+    passages = [_passage(fact, own) for fact, own in zip(facts, vectors, strict=True) if fact.turn.owner_id is not None]
     await run_burst(store_read_facts, turns, passages, model=model)
 
 
@@ -188,19 +188,17 @@ def _fact(turn: MarkedTurn, attribute: str, text: str) -> _ReadFact:
     return _ReadFact(turn, attribute[:_MAX_ATTRIBUTE_CHARS], text, features_of(text, said_on=turn.said_at.date(), names=names))
 
 
-async def _embed(facts: Sequence[_ReadFact], model: EmbeddingModel) -> dict[str, Vector]:
-    """Return the vectors of the facts' sentences, by text; none where the embedder will never take them."""
-    texts = list(dict.fromkeys(sentence.text for fact in facts for sentence in fact.features.sentences))
-    try:
-        return dict(zip(texts, await embed(texts, model=model, timeout_s=_EMBED_S, cache_s=RETRY_CACHE_S), strict=True))
-    except EmbeddingFailed as error:
-        if not error.is_final:
-            raise
-        log.error("facts remembered by their words alone", turns=[str(fact.turn.id) for fact in facts], reason=str(error))
-        return {}
+async def _embed(facts: Sequence[_ReadFact], model: EmbeddingModel) -> list[list[Vector]]:
+    """Return the vectors of each fact's sentences; none for a fact that the embedder will never take."""
+    sentences = [[sentence.text for sentence in fact.features.sentences] for fact in facts]
+    found = await embed_passages(sentences, model=model, cache_s=RETRY_CACHE_S)
+    for fact, vectors in zip(facts, found, strict=True):
+        if vectors is None:
+            log.error("fact remembered by its words alone", turn=str(fact.turn.id))
+    return [vectors or [] for vectors in found]
 
 
-def _passage(fact: _ReadFact, vectors: dict[str, Vector]) -> NewPassage:
+def _passage(fact: _ReadFact, vectors: Sequence[Vector]) -> NewPassage:
     assert fact.turn.owner_id is not None
     return NewPassage(
         owner_id=fact.turn.owner_id,
@@ -211,7 +209,7 @@ def _passage(fact: _ReadFact, vectors: dict[str, Vector]) -> NewPassage:
         said_at=fact.turn.said_at,
         text=fact.text,
         features=fact.features,
-        vectors=tuple(vectors[sentence.text] for sentence in fact.features.sentences if sentence.text in vectors),
+        vectors=tuple(vectors),
         attribute=fact.attribute,
     )
 

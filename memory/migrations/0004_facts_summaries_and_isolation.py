@@ -59,7 +59,10 @@ MAKE_ROLE = """
             END;
         END IF;
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chatbot_app') THEN
-            IF NOT pg_has_role(current_user, 'chatbot_app', 'MEMBER') THEN
+            -- Since PostgreSQL 16, who makes a role is a member of it and still may not take it.
+            IF NOT pg_has_role(
+                current_user, 'chatbot_app', CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END
+            ) THEN
                 BEGIN
                     EXECUTE format('GRANT chatbot_app TO %I', current_user);
                 EXCEPTION WHEN insufficient_privilege THEN RAISE NOTICE 'role chatbot_app is there, and this user is no member of it';

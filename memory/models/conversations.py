@@ -36,6 +36,8 @@ class Conversation(models.Model):
         indexes = [
             # Of columns that no turn changes: `last_turn_at` in an index would cost every turn a write to it.
             models.Index(fields=["id"], condition=Q(summary_due=True), name="conversation_to_summarise"),
+            # Whoever reads a conversation knows the session, and seldom whose it is.
+            models.Index(fields=["owner", "agent", "session_id"], name="conversation_by_session"),
         ]
 
     def __str__(self) -> str:

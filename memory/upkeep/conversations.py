@@ -28,6 +28,8 @@ _OWNERS: Final = """
     SELECT owner.id FROM memory_owner owner
     WHERE (owner.agent, owner.subject_id) IN (SELECT agent, subject_id FROM memory_conversation WHERE id = ANY(%s))
 """
+# As those lock who write memories, who then lock the turns.
+_LOCK_OWNERS: Final = "SELECT FROM memory_owner WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
 # What their turns recalled may have been an agent's own memory, or shared.
 _COMMON_OWNERS: Final = "SELECT id FROM memory_owner WHERE kind <> 'person'"
 _PINNED: Final = """
@@ -37,6 +39,7 @@ _PINNED: Final = """
 _TURNS: Final = (
     "SELECT id FROM memory_turn WHERE conversation_id = ANY(%s) AND id <> ALL(%s::uuid[]) ORDER BY conversation_id, seq LIMIT %s"
 )
+_LOCK_TURNS: Final = f"{_TURNS} FOR UPDATE"
 _MEMORIES: Final = "SELECT id FROM memory_passage WHERE owner_id = ANY(%s) AND origin = 'turn' AND turn_id = ANY(%s::uuid[])"
 _FREE_FACTS: Final = """
     UPDATE memory_passage SET turn_id = NULL WHERE owner_id = ANY(%s) AND origin <> 'turn' AND turn_id = ANY(%s::uuid[])
@@ -96,7 +99,8 @@ def end_conversations(ids: Sequence[int], *, agent: str, before: datetime) -> tu
         cursor.execute(_LOCK, {"agent": agent, "before": before, "ids": list(ids)})
         over = _column(cursor)
         owners, pinned = _act_for_people(cursor, over)
-        cursor.execute(_TURNS, [over, pinned, ROWS_AT_ONCE])
+        cursor.execute(_LOCK_OWNERS, [owners])
+        cursor.execute(_LOCK_TURNS, [over, pinned, ROWS_AT_ONCE])
         turns: list[UUID] = _column(cursor)
         memories = _delete_what_refers_to(cursor, turns, owners=owners)
         stop_acting()

@@ -12,13 +12,12 @@ from typing import Final, TypeVar
 
 import psycopg
 import structlog
-from django.db import connection
 
 from memory.isolation import act_for, stop_acting
 from memory.models import UpkeepRun
 from memory.upkeep import conversations, memories, remains
 from memory.upkeep.policy import Policy
-from observability.api import run_burst
+from observability.api import connection_parameters, run_burst
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -189,10 +188,7 @@ async def _alone() -> AsyncIterator[None]:
     Raises:
         AlreadyRunning: one has begun.
     """
-    parameters = connection.get_connection_params()
-    for ours in ("cursor_factory", "context"):
-        parameters.pop(ours, None)  # those of Django's own, synchronous connections
-    async with await psycopg.AsyncConnection.connect(**parameters) as lock:
+    async with await psycopg.AsyncConnection.connect(**connection_parameters()) as lock:
         await lock.execute(_STAY_IDLE)
         taken = await (await lock.execute(_TAKE_LOCK, [_LOCK_KEY])).fetchone()
         if not (taken and taken[0]):

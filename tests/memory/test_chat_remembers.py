@@ -20,13 +20,14 @@ from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import load_live
 from memory.browsing import shared_owner
 from memory.curating import add
-from memory.models import Conversation, EmbeddingSpace, MemoryOwner, Passage, Recalled, Sentence, Turn, TurnState
+from memory.models import Conversation, MemoryOwner, Passage, Recalled, Turn, TurnState
+from memory.recollections import RecalledPassage
 from memory.sources import _OWNERS
-from memory.turns import FinishedTurn, RecalledPassage, finish_turns
+from memory.turns import FinishedTurn, finish_turns
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 from tests.upstream import Reply
 from tests.waiting import eventually
 
@@ -38,8 +39,7 @@ MEMORY = {"memory_enabled": True, "memory_limit": 5, "memory_budget_tokens": 200
 @pytest.fixture(autouse=True)
 def _own_space(live_db):
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from memory.models import MemoryOwner, Passage, Posting, Sentence, Subject, Turn
 from memory.writing import remember_due_turns
 from observability.errors import BadRequest, Unavailable
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
+from tests.memory.embedding_server import EmbeddingServer
 
 pytestmark = pytest.mark.usefixtures("live_db", "embedder")
 
@@ -52,6 +53,25 @@ def test_the_same_text_is_added_once(owner):
     first = wait_for(add, owner, text="Likes trains", author="maria")
     assert wait_for(add, owner, text="Likes trains", author="otto") == first
     assert texts(owner) == ["Likes trains"]
+
+
+@pytest.mark.parametrize("refused", ["Danish", "e"])
+def test_a_text_that_is_refused_is_kept_and_a_server_that_refuses_everything_is_told(owner, settings, refused):
+    server = EmbeddingServer(dimensions=8)
+    settings.EMBEDDING_BASE_URL, settings.EMBEDDING_MODEL, settings.EMBEDDER_URL = server.url, "hashing", ""
+    settings.OUTBOUND_ALLOWED_HOSTS = [server.address]
+    server.refused = refused
+    forget_vectors()
+    try:
+        if refused == "Danish":
+            wait_for(add, owner, text="Always greet Ada in Danish.", author="maria")
+        else:  # as with a key that some vendors call a bad request
+            with pytest.raises(Unavailable):
+                wait_for(add, owner, text="Always greet Ada in Danish.", author="maria")
+        assert texts(owner) == ["Always greet Ada in Danish."] * (refused == "Danish")
+    finally:
+        server.stop()
+        forget_vectors()
 
 
 def test_what_cannot_be_kept_is_refused(owner):

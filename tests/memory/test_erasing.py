@@ -10,6 +10,7 @@ from django.db import connection, connections, transaction
 from uuid_utils.compat import uuid7
 
 from memory import erasing
+from memory.browsing import person_owner
 from memory.elsewhere import register_eraser, unregister_eraser
 from memory.embedders import cache
 from memory.embedders.client import EmbeddingModel
@@ -25,7 +26,6 @@ from memory.models import (
     Passage,
     Posting,
     Recalled,
-    Sentence,
     Speaker,
     Subject,
     Summary,
@@ -33,11 +33,15 @@ from memory.models import (
     TurnState,
     WideSentence,
 )
+from memory.people import subject_for
 from memory.receipts import ErasureNotFound, read_receipt, reference_to
+from memory.recollections import RecalledPassage
 from memory.storing import NewPassage, store
 from memory.turns import FinishedTurn, NewTurn, finish_turns, open_turns
-from observability.api import GroupCommit
-from tests.factories import unique
+from memory.upkeep.conversations import end_conversations
+from memory.writing import take_due_turns
+from observability.api import GroupCommit, run_burst
+from tests.factories import forget_vectors, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -51,9 +55,7 @@ TABLES = (
 @pytest.fixture(autouse=True)
 def _only_our_space(live_db):
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    WideSentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture
@@ -286,6 +288,93 @@ def test_erasing_waits_for_a_turn_that_is_being_opened_and_takes_it_along(person
     erasing_it.result(20)
     assert not Subject.objects.filter(owner=subject.owner, name=subject.name).exists()
     assert not Turn.objects.filter(message="Hello again").exists()
+
+
+def test_erasing_waits_for_a_turn_that_just_ends_and_takes_along_what_it_recalled(person, finish, in_thread):
+    subject = person()
+    known = MemoryOwner.objects.get(kind=OwnerKind.AGENT, agent="companion")
+    shop = Passage.objects.filter(owner=known).first()
+    running = finish("When do you open?", owner=subject.owner, subject=subject.name, session="last", state="running")
+    ended, go_on = threading.Event(), threading.Event()
+
+    def end_slowly():
+        with transaction.atomic():
+            recalled = (RecalledPassage(owner_id=known.pk, passage_id=shop.pk, position=1, score=1.0),)
+            finish_turns([FinishedTurn(id=running, state=TurnState.DONE, reply="At nine.", recalled=recalled)])
+            ended.set()
+            assert go_on.wait(10)
+
+    ending = in_thread(end_slowly)
+    assert ended.wait(10)
+    erasing_it = in_thread(lambda: run(erase(subject.pk, actor="key abc")))
+    eventually(somebody_waits_for_a_lock, what="erasing waits", timeout_s=10)
+    go_on.set()
+    ending.result(20)
+    assert erasing_it.result(20).counts["recalled"] == 4
+    assert not Turn.objects.filter(pk=running).exists()
+
+
+def test_a_worker_makes_no_owner_for_a_person_who_is_being_erased(finish, in_thread):
+    turn = Turn.objects.get(pk=finish("I like plums.", "So do I.", owner="owner:1", subject=unique("person")))
+    erased, go_on = threading.Event(), threading.Event()
+
+    def erase_slowly():
+        with transaction.atomic():
+            erasing._erase_some(turn.conversation.subject_id, reference="", actor="key abc")
+            erased.set()
+            assert go_on.wait(10)
+
+    erasing_it = in_thread(erase_slowly)
+    assert erased.wait(10)
+    taking = in_thread(lambda: run(run_burst(take_due_turns)))
+    assert turn.pk not in {due.id for due in taking.result(10).turns}
+    go_on.set()
+    erasing_it.result(20)
+
+
+def test_what_is_added_about_a_person_during_an_erasure_is_about_a_new_one(person, in_thread):
+    subject = person(agents=("companion",))
+    erased, go_on = threading.Event(), threading.Event()
+
+    def erase_slowly():
+        with transaction.atomic():
+            erasing._erase_some(subject.pk, reference="", actor="key abc")
+            erased.set()
+            assert go_on.wait(10)
+
+    erasing_it = in_thread(erase_slowly)
+    assert erased.wait(10)
+    adding = in_thread(lambda: run(run_burst(lambda: person_owner("tutor", subject_for(subject.owner, subject.name)))))
+    eventually(somebody_waits_for_a_lock, what="adding waits", timeout_s=10)
+    go_on.set()
+    erasing_it.result(20)
+    owner = adding.result(20)
+    assert owner.subject_id != subject.pk
+    assert owner.subject.name == subject.name
+
+
+def test_a_conversation_that_ends_waits_for_the_worker_that_remembers_it(finish, in_thread):
+    turn = Turn.objects.select_related("conversation").get(
+        pk=finish("I like plums.", "So do I.", owner="owner:1", subject=unique("person"))
+    )
+    owner = MemoryOwner.objects.create(agent=turn.agent, subject_id=turn.conversation.subject_id)
+    stored, go_on = threading.Event(), threading.Event()
+
+    def remember_slowly():
+        with transaction.atomic():
+            store(new_passages(turn, owner), turn_ids=[turn.pk], model=MODEL)
+            stored.set()
+            assert go_on.wait(10)
+
+    remembering = in_thread(remember_slowly)
+    assert stored.wait(10)
+    later = datetime.now(UTC) + timedelta(days=1)
+    ending = in_thread(lambda: run(run_burst(end_conversations, [turn.conversation_id], agent=turn.agent, before=later)))
+    eventually(somebody_waits_for_a_lock, what="ending waits", timeout_s=10)
+    go_on.set()
+    remembering.result(20)
+    counts, _ = ending.result(20)
+    assert counts == {"conversations": 1, "turns": 1, "memories_of_conversations": 2}
 
 
 @pytest.mark.parametrize("continues", [True, False])

@@ -3,13 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from memory.health import NO_WORKER, find_mismatch
-from memory.models import EmbeddingSpace, Sentence, Turn, WideSentence
+from memory.models import EmbeddingSpace, Turn
+from tests.factories import forget_vectors
 
 
 def test_a_mismatch_takes_a_server_from_duty_and_a_missing_worker_does_not(live_db, embedder, finish, client):
-    Sentence.objects.all().delete()
-    WideSentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
     turn = finish("I like apples")
     Turn.objects.filter(pk=turn).update(finished_at=datetime.now(UTC) - timedelta(seconds=61))
     answer = client.get("/health/ready")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from structlog.testing import capture_logs
 
 from agents.models import AgentVersion
@@ -17,16 +17,17 @@ from memory.browsing import agent_owner, shared_owner
 from memory.choosing import WhyNot, choose
 from memory.curating import add
 from memory.embedders.client import embed
-from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn
+from memory.isolation import act_for
+from memory.models import EmbeddingSpace, MemoryOwner, Passage, Turn
 from memory.question import Voices, read_question
-from memory.ranking import Ranked, rank
+from memory.ranking import Ranked, rank, steady_plans
 from memory.recall import Outcome, Room, TooSlow, Wish, _rank_in_time, recall
 from memory.sources import Source, Sources, Whose, find_sources
 from memory.weights import WEIGHTS
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 
 pytestmark = pytest.mark.usefixtures("live_db")
 
@@ -35,8 +36,7 @@ pytestmark = pytest.mark.usefixtures("live_db")
 def _own_space(live_db, settings):
     settings.MEMORY_DEADLINE_MS = 5000  # what is recalled must not depend on who else uses the machine
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 def run(task):
@@ -342,6 +342,23 @@ def test_a_short_answer_brings_its_question_along():
     assert chosen(answer, question, limit=1) == chosen(answer, question, budget_tokens=5) == ([2], [1])
 
 
+def test_what_was_asked_before_in_the_same_words_takes_no_place(embedder, finish):
+    question, asked = passage(1, 9.0, "in which city do I live"), passage(2, 8.0, "In which city do I live, and since when?")
+    answer = replace(passage(3, 7.0, "In Porto."), seq=8, features={"answers_question": 1.4})
+    before = replace(question, seq=7)
+    found = choose([before, asked, answer], question="In which city do I live?", limit=5, budget_tokens=99, tokens_of=lambda p: 1)
+    assert [each.id for each in found.passages] == [2, 3]
+    assert [(each.passage.id, each.reason) for each in found.left_out] == [(1, WhyNot.THE_QUESTION)]
+
+    person = unique("person")
+    finish("In which city do I live?", "You have not told me yet.", subject=person, session=unique("s"))
+    turn = finish("I live in Porto.", "A fine city.", subject=person, session=unique("s"))
+    remember(embedder)
+    recalled = ask("In which city do I live?", turn)
+    assert "I live in Porto." in " ".join(text.rstrip(".") + "." for text in texts(recalled))
+    assert [each.passage.text for each in recalled.left_out if each.reason is WhyNot.THE_QUESTION] == ["In which city do I live?"]
+
+
 @pytest.fixture
 def hanging_embedder():
     """An address that takes requests and never answers; yields it and the list of requests."""
@@ -436,3 +453,51 @@ def test_other_programs_recall_by_meaning(embedder, finish):
     assert len(rows) <= 2
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
     assert all(0.2 <= row[3] <= 1 for row in rows)
+
+
+def test_a_large_upload_is_found_quickly_before_the_planner_knows_of_it(live_db):
+    """No step may read all rows again for each row: 3,000 notes would take longer than the deadline until the next ANALYZE."""
+    asked = replace(read_question("How much is a bicycle?", voices=Voices(), today=datetime.now(UTC).date()), terms=("bicycl", "cost"))
+    statements, most = [], 60
+
+    def keep(execute, sql, params, many, context):
+        statements.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with transaction.atomic():
+        space, owner = EmbeddingSpace.objects.create(model=unique("model"), dimensions=3, is_active=True), agent_owner(unique("agent"))
+        act_for([owner.pk])
+        with connection.cursor() as cursor:
+            for insert in _MANY_NOTES:
+                cursor.execute(insert, {"owner": owner.pk, "space": space.pk})
+        steady_plans(timeout_ms=60_000)
+        with connection.execute_wrapper(keep):
+            found = rank(asked, embedding=[0.6, 0.8, 0], space_id=space.pk, owner_id=owner.pk, session=None, most=most)
+        [(sql, params)] = statements
+        with connection.cursor() as cursor:
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql, params)
+            [[[explained]]] = cursor.fetchall()
+        transaction.set_rollback(True)
+    assert len(found) == most
+    rows_of_steps = [step["Actual Rows"] * step["Actual Loops"] for step in steps_of(explained["Plan"])]
+    assert 3000 <= max(rows_of_steps) <= 5 * 3000
+
+
+# Every second has one of the words that are asked for.
+_MANY_NOTES = [
+    """INSERT INTO memory_passage (owner_id, session, seq, speaker, part, said_at, text, content_hash, length, window_length, word_count,
+                                   asks, has_time, has_number, has_reason, has_name, spans, origin, attribute, author)
+       SELECT %(owner)s, -10 * n, -10 * n, 'note', 0, now(), 'note ' || n, sha256(n::text::bytea), 5, 5, 5, 0,
+              false, false, false, false, '{}', 'added', '', 'editor' FROM generate_series(1, 3000) AS n""",
+    """INSERT INTO memory_sentence (owner_id, space_id, seq, place, words, is_question, embedding)
+       SELECT %(owner)s, %(space)s, -10 * n, 0, 5, false, ARRAY[cos(n / 3000.0 * 0.9273), sin(n / 3000.0 * 0.9273), 0]::halfvec
+       FROM generate_series(1, 3000) AS n""",
+    """INSERT INTO memory_posting (owner_id, term, seq, frequency, in_question)
+       SELECT %(owner)s, CASE WHEN n %% 4 = 0 THEN 'bicycl' ELSE 'cost' END, -10 * n, 1, false FROM generate_series(2, 3000, 2) AS n""",
+]
+
+
+def steps_of(plan):
+    yield plan
+    for step in plan.get("Plans", []):
+        yield from steps_of(step)

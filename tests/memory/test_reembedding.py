@@ -20,17 +20,11 @@ from memory.sources import Whose
 from memory.spaces import WrongSpace, model_in_use
 from memory.writing import remember_due_turns
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 from tests.memory.embedding_server import EmbeddingServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
-
-
-def forget_vectors():
-    Sentence.objects.all().delete()
-    WideSentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
 
 
 @pytest.fixture(autouse=True)

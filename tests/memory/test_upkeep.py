@@ -19,7 +19,6 @@ from memory.facts.settling import fill_user_names
 from memory.features import features_of
 from memory.models import (
     Conversation,
-    EmbeddingSpace,
     MemoryOwner,
     OwnerKind,
     Passage,
@@ -38,7 +37,7 @@ from memory.upkeep import run as upkeep_run
 from memory.upkeep.policy import Policy
 from memory.upkeep.run import AlreadyRunning, run_upkeep
 from memory.upkeep.schedule import EVERY, due_in_s, keep_tidy
-from tests.factories import make_agent, make_version, unique
+from tests.factories import forget_vectors, make_agent, make_version, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -50,8 +49,7 @@ LONG = "The green apples of this garden are sour until late in autumn"
 def _nothing_else(live_db):
     """Leave nothing of another test that a pass would look at."""
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
     UpkeepRun.objects.all().delete()
 
 

@@ -13,7 +13,7 @@ from memory.models import EmbeddingSpace, MemoryOwner, Origin, Sentence, Speaker
 from memory.question import Voices, read_question
 from memory.ranking import rank
 from memory.storing import NewPassage, halfvec, store_alone
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 
 pytestmark = pytest.mark.django_db
 
@@ -32,8 +32,7 @@ def vectors(dimensions):
 
 def keep(vectors):
     """Store a passage for each vector, as a collection's; return its owner."""
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
     owner = MemoryOwner.objects.create(kind="shared", collection=unique("library"))
     passages = [
         NewPassage(

@@ -24,7 +24,7 @@ from memory.spaces import WrongSpace
 from memory.storing import NewPassage, store
 from memory.writing import MAX_TURNS, free_owners, remember_due_turns, take_due_turns
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -34,8 +34,7 @@ pytestmark = pytest.mark.usefixtures("live_db")
 def _nothing_waits(live_db):
     """Leave no turn of another test waiting, and no embedding space of another test's model."""
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 def remember(model):

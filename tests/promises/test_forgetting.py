@@ -18,10 +18,10 @@ from uuid_utils.compat import uuid7
 
 from agents.access.issuing import IssuedKey
 from memory.embedders.passages import embed_passages
-from memory.models import EmbeddingSpace, Passage, Sentence, Subject, Turn, WideSentence
+from memory.models import Passage, Subject, Turn
 from memory.writing import remember_due_turns
 from observability.outbound import close_transports
-from tests.factories import make_key, unique
+from tests.factories import forget_vectors, make_key, unique
 from tests.live_server import LiveServer, live_server
 from tests.upstream import Gate, Reply
 
@@ -41,9 +41,7 @@ ABOUT_PEOPLE = re.compile(r"/api/(users|conversations|erasures|agents/\{agent\}/
 @pytest.fixture(autouse=True)
 def _nothing_waits(live_db: None) -> None:
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
-    Sentence.objects.all().delete()
-    WideSentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ def operator(page: Page, server: LiveServer, live_db: None) -> Page:
 
 @pytest.fixture
 def agent(make_chat_agent: Any, upstream: Upstream) -> Agent:
+    Agent.objects.filter(name="For keys alone").update(name="Another test's")
     return make_chat_agent(upstream, access="key", name="For keys alone")
 
 

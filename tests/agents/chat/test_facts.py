@@ -21,12 +21,12 @@ from agents.providers.wire import _endpoint, _transport
 from memory.embedders.client import EmbeddingModel
 from memory.facts.reading import read_due_facts
 from memory.isolation import act_for
-from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn, WideSentence
+from memory.models import MemoryOwner, Passage, Turn
 from memory.turns import PastTurn
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports
-from tests.factories import unique
+from tests.factories import forget_vectors, unique
 from tests.live_server import LiveServer
 from tests.upstream import Refusal, Reply, Upstream
 
@@ -157,8 +157,7 @@ def test_what_is_told_in_a_chat_becomes_a_fact(
     upstream.script(Reply("Wie schön!"))
     told = {"said": 1, "about": "home", "fact": "Ich wohne in Ulm."}
     upstream.script(Reply(answer(told, told | {"fact": "Ich wohne in Rom."})), model="small")
-    for table in (Sentence, WideSentence, EmbeddingSpace):  # another test may have embedded with another model
-        table.objects.all().delete()
+    forget_vectors()
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=timezone.now())
     Turn.objects.filter(facts_due_at__isnull=False).update(facts_due_at=None)
     for one in (agent, forgetful):

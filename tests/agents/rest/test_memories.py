@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime
 
-from memory.models import Conversation, EmbeddingSpace, MemoryOwner, Passage, Posting, Sentence, Subject, Turn
-from tests.factories import make_agent, make_key, unique
+import pytest
+from django.db import transaction
+
+from memory.isolation import act_for
+from memory.models import Conversation, MemoryOwner, Passage, Posting, Recalled, Sentence, Subject, Turn
+from tests.factories import forget_vectors, make_agent, make_key, unique
 
 pytestmark = pytest.mark.usefixtures("live_db")
 SCOPES = ("chat", "manage_memories")
@@ -13,8 +17,7 @@ SCOPES = ("chat", "manage_memories")
 
 @pytest.fixture(autouse=True)
 def _no_other_space(live_db):
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture
@@ -92,6 +95,19 @@ def test_an_agents_own_memories(agent, key, calling):
     assert not Passage.objects.filter(owner__agent=agent.slug).exists()
 
 
+def test_what_is_known_for_everybody_tells_nobody_what_others_asked(agent, key, calling, converse):
+    path = f"/api/agents/{agent.slug}/memories"
+    known = calling(key).post(path, json={"text": "The shop opens at nine."}).json()["id"]
+    strangers_turn = converse(make_key(agent), agent, "bob", "My PIN is 4711. When do you open?")
+    with transaction.atomic():
+        owner = MemoryOwner.objects.get(kind="agent", agent=agent.slug)
+        act_for([owner.pk])
+        Recalled.objects.create(turn_id=strangers_turn, owner=owner, passage_id=known, position=1, score=1.0, recalled_at=datetime.now(UTC))
+    [memory] = calling(key).get(path).json()["memories"]
+    assert memory["recalled_at"]
+    assert memory["recalled_for"] == ""
+
+
 def test_pages_follow_each_other_without_gaps(agent, key, calling, problem):
     client, path = calling(key), "/api/users/ada/memories"
     for number in range(5):
@@ -103,8 +119,9 @@ def test_pages_follow_each_other_without_gaps(agent, key, calling, problem):
         cursor = page["next"]
     assert found == [f"Ada counted to {number}." for number in (4, 3, 2, 1, 0)]
     assert cursor == ""
-    document = problem(client.get(path, params={"agent": agent.slug, "cursor": "elsewhere"}), 400)
-    assert list(document["errors"]) == ["cursor"]
+    for wrong in ("elsewhere", "2026-01-01T00:00:00~1", "2026-01-01T00:00:00+23:59~1", "2026-01-01T00:00:00+00:00~x"):
+        document = problem(client.get(path, params={"agent": agent.slug, "cursor": wrong}), 400)
+        assert list(document["errors"]) == ["cursor"]
 
 
 def test_forgetting_all_is_of_one_user_and_one_agent_and_for_good(agent, calling, converse):

@@ -7,8 +7,8 @@ import json
 import pytest
 from uuid_utils.compat import uuid7
 
-from memory.models import Conversation, EmbeddingSpace, Sentence, Subject, Summary, Turn
-from tests.factories import make_agent, make_key, make_key_owner
+from memory.models import Conversation, Subject, Summary, Turn
+from tests.factories import forget_vectors, make_agent, make_key, make_key_owner
 
 pytestmark = pytest.mark.usefixtures("live_db")
 ALL = ("chat", "manage_memories", "erase", "read_conversations")
@@ -16,8 +16,7 @@ ALL = ("chat", "manage_memories", "erase", "read_conversations")
 
 @pytest.fixture(autouse=True)
 def _no_other_space(live_db):
-    Sentence.objects.all().delete()
-    EmbeddingSpace.objects.all().delete()
+    forget_vectors()
 
 
 @pytest.fixture

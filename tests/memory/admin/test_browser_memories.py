@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from memory.browsing import agent_owner, list_memories, person_owner, shared_owner
 from memory.models import Conversation, Erasure, Subject
 from tests.browser import NAMELESS_CONTROLS
-from tests.factories import make_key, make_passage, make_user, unique
+from tests.factories import forget_vectors, make_key, make_passage, make_user, unique
 from tests.upstream import Reply
 
 PASSWORD = "a long enough password"
@@ -20,8 +20,9 @@ MEMORY = {"memory_enabled": True, "memory_limit": 5, "memory_budget_tokens": 300
 
 
 @pytest.fixture
-def remembering(start_server, embedder):
+def remembering(start_server, embedder, live_db):
     """A server with an embedder that sends only the last turn along; it waits long, whoever else uses the machine."""
+    forget_vectors()
     return start_server(EMBEDDER_URL=embedder.base_url, CHAT_HISTORY_TURNS="1", MEMORY_DEADLINE_MS="5000")
 
 

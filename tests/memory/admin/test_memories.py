@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.auth.models import User
@@ -182,3 +183,16 @@ def test_the_sidebar_marks_where_one_is(operator, owner, maria):
 def test_what_is_remembered_is_only_ever_text(operator, owner):
     make_passage(owner, "<script>alert(1)</script>")
     assert "<script>alert(1)" not in operator.get(url("change", owner)).content.decode()
+
+
+def test_whoever_waits_for_the_embedder_holds_no_connection(operator, owner, embedder, start_server):
+    server = start_server(EMBEDDER_URL=embedder.base_url, DATABASE_POOL_SIZE="2")
+    cookies = {"sessionid": operator.cookies["sessionid"].value, "csrftoken": "c" * 32}
+
+    def add(number):
+        with server.client(headers={"X-CSRFToken": "c" * 32}, cookies=cookies) as client:
+            return client.post(url("add_memory", owner), data={"text": f"Maria has {number} bicycles."}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(add, range(24))) == {302}
+    assert memory_counts([owner.pk]) == {owner.pk: 25}

@@ -1,0 +1,34 @@
+"""`manage.py migrate`: Django's own, by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+from django.core.management.commands.migrate import Command as Migrate
+
+from observability.api import connection_parameters
+
+# An arbitrary number, this command's own among the advisory locks of a database.
+_LOCK_KEY: Final = 7_205_759_404
+# A lock of a transaction, in a connection of its own: behind a transaction pooler, too, it lasts as long as it is to.
+_STAY_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
+_TAKE_LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
+
+
+class Command(Migrate):
+    """Where several servers are started at once and each migrates first, the others wait and find nothing left to do."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with _alone(options["database"]):
+            super().handle(*args, **options)
+
+
+@contextlib.contextmanager
+def _alone(alias: str) -> Iterator[None]:
+    with psycopg.connect(**connection_parameters(alias)) as guard:
+        guard.execute(_STAY_IDLE)
+        guard.execute(_TAKE_LOCK, [_LOCK_KEY])
+        yield
