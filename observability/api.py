@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from observability.alerts import keep_telling_of_budgets
-from observability.budgets import Claim, Refusal, active_budgets, reserve
+from observability.budgets import Claim, Refusal, active_budgets, budgets_now, reserve
 from observability.bursts import GroupCommit, run_burst
+from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.health import HealthCheck, Unhealthy, register_health_check
-from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
+from observability.ledger import (
+    NewAttempt,
+    SettledAttempt,
+    keep_settling_orphans,
+    open_attempts,
+    record_cached,
+    settle_attempts,
+    settle_orphans,
+)
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
@@ -18,6 +27,7 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
+from observability.sparing import list_sparing
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -36,6 +46,7 @@ __all__ = [
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
+    "Calibration",
     "Claim",
     "Failure",
     "GroupCommit",
@@ -58,12 +69,15 @@ __all__ = [
     "Wanted",
     "active_budgets",
     "admit",
+    "budgets_now",
+    "calibrations",
     "client_of",
     "count_request",
     "count_tokens",
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
     "dearest_conversations",
+    "find_calibration",
     "find_price",
     "forecast_usd",
     "headers_of",
@@ -74,12 +88,15 @@ __all__ = [
     "leave",
     "limits",
     "list_failures",
+    "list_sparing",
     "look_up",
+    "measured_calibration",
     "models_in_use",
     "most_tokens",
     "name_things_by",
     "open_attempts",
     "prices_in_use",
+    "record_cached",
     "redis_call",
     "register_health_check",
     "register_models_in_use",
