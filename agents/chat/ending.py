@@ -105,9 +105,14 @@ def cost_of(settled: Sequence[SettledAttempt]) -> Decimal | None:
 
 
 def done_with(
-    finished: FinishedTurn, *, session_id: str, answering: Answering, cost_usd: Decimal | None, kept: CachedReply | None = None
+    finished: FinishedTurn,
+    *,
+    session_id: str,
+    answering: Answering,
+    settled: Sequence[SettledAttempt] = (),
+    kept: CachedReply | None = None,
 ) -> Done:
-    """Return what the caller is told at the end; `kept`: the answer was given before."""
+    """Return what the caller is told at the end; `kept`: the answer was given before, and nothing was called."""
     return Done(
         message_id=finished.id,
         session_id=session_id,
@@ -118,7 +123,7 @@ def done_with(
         finish_reason=finished.finish_reason,
         prompt_tokens=finished.prompt_tokens or 0,
         completion_tokens=finished.completion_tokens or 0,
-        cost_usd=cost_usd,
-        saved_usd=kept.cost if kept else Decimal(0),
+        cost_usd=cost_of(settled),
+        saved_usd=kept.cost if kept else sum((attempt.saved_usd for attempt in settled), Decimal(0)),
         cached=kept is not None,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from django.db import Error as DatabaseError  # unlike its namesake in Django, w
 from uuid_utils.compat import uuid7
 
 from agents.chat.bursts import Entered, Entry, Leaving, entering, finished_by, leaving, saved_by
-from agents.chat.ending import Draft, cost_of, done_with, to_keep
+from agents.chat.ending import Draft, done_with, to_keep
 from agents.chat.events import Done, Started
 from agents.chat.flights import Landing, NoAnswer, flights
 from agents.chat.memories import recall_for, shown_of
@@ -25,6 +24,7 @@ from agents.chat.prompt import build_prompt, choose_summary, oldest_turn_in
 from agents.chat.question import Question
 from agents.chat.refusals import RateLimited
 from agents.chat.replies import CachedReply
+from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
@@ -46,6 +46,7 @@ class ChatTurn:
         self._question = question
         self._answering = answering
         self._total_s = longest_s(answering)
+        self._route: Route | None = None
         self._started_at = asyncio.get_running_loop().time()
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
@@ -67,6 +68,8 @@ class ChatTurn:
             RateLimited: nothing is stored.
             BudgetSpent, BudgetBusy, PriceUnknown: the turn is stored, and has yet to `fail`.
         """
+        self._route = await route(self._question, self._answering)
+        self._answering, self._total_s = self._route.answering, longest_s(self._route.answering)
         self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
         self._entering = asyncio.ensure_future(entering.submit(entry))
         self._entered = entered = await asyncio.shield(self._entering)
@@ -155,10 +158,10 @@ class ChatTurn:
                 await self._store_or_go_on_storing(leaving_turn)
             self._ended = True
             finished = finished_by(self.id, self._kept)
-            return done_with(finished, session_id=session_id, answering=answering, cost_usd=Decimal(0), kept=self._kept)
+            return done_with(finished, session_id=session_id, answering=answering, kept=self._kept)
         leaving_turn = await self._leaving(self._draft.finished(self.id, TurnState.DONE))
         await self._store_or_go_on_storing(leaving_turn)
-        return done_with(leaving_turn.finished, session_id=session_id, answering=answering, cost_usd=cost_of(leaving_turn.settled))
+        return done_with(leaving_turn.finished, session_id=session_id, answering=answering, settled=leaving_turn.settled)
 
     def _leaving_with(self, kept: CachedReply) -> Leaving | None:
         """Return the end of a turn that was answered by another one; None where it ended when it was opened."""
@@ -212,6 +215,7 @@ class ChatTurn:
         assert self._entry is not None
         finished = await self._draft.estimated(finished)
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
+        settled = self._route.with_savings(settled) if self._route else settled
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)
