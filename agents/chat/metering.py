@@ -53,10 +53,12 @@ class Meter:
         self._number = template.number if opened else template.number - 1
         self._began_at = 0.0
 
-    @property
-    def promised(self) -> NewAttempt | None:
-        """The attempt that is in the ledger but was not made yet."""
-        return self._promised
+    def give_back(self) -> tuple[SettledAttempt, ...]:
+        """Return the end of an attempt that was promised and is not needed."""
+        if self._promised is not None:
+            self._ended.append(SettledAttempt(id=self._promised.id, outcome=AttemptOutcome.CANCELLED))
+            self._promised = None
+        return tuple(self._ended)
 
     async def begin(self, choice: ModelChoice) -> None:
         """Note that `choice` is about to be called.
@@ -114,9 +116,7 @@ class Meter:
 
     async def _settle_ended(self) -> None:
         """Give back, before more is asked for, what the attempts so far did not use."""
-        if unused := self._promised:
-            self._promised = None
-            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED))
+        self.give_back()
         await self._estimate()
         for attempt in self._ended:
             await asyncio.shield(settling.submit(attempt))
@@ -159,9 +159,7 @@ class Meter:
         One that was never made has used nothing; one without usage is estimated at what it was sent.
         """
         await self._finish_asking()
-        if unused := self._promised:
-            self._promised = None
-            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED, error_code=error_code))
+        self.give_back()
         if running := self._running:
             self._running = None
             last = replace(self._settled(running, outcome, error_code=error_code), first_token_ms=first_token_ms)

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from uuid_utils.compat import uuid7
 
-from agents.chat.bursts import Entered, Entry, Leaving, entering, finished_by, leaving, saved_by
+from agents.chat.bursts import Entered, Entry, Leaving, cached_by, entering, finished_by, leaving
 from agents.chat.ending import Draft, done_with, to_keep
 from agents.chat.events import Done, Started
 from agents.chat.flights import Landing, NoAnswer, flights
@@ -169,12 +169,9 @@ class ChatTurn:
         if self._meter is None:
             return None
         # Without Redis nobody knew that another would answer, so a call may be promised that is not needed now.
-        opened = None if self._meter.promised else replace(self._meter.template, id=uuid7())
-        attempt = self._meter.promised or opened
-        assert attempt is not None
-        return Leaving(
-            finished=finished_by(self.id, kept), settled=(saved_by(attempt, kept),), visit=self._entry.visit, opened=opened
-        )  # fmt: skip
+        unused = self._meter.give_back()
+        attempt = replace(self._meter.template, id=uuid7(), number=1 + len(unused))
+        return Leaving(finished=finished_by(self.id, kept), settled=unused, visit=self._entry.visit, cached=cached_by(attempt, kept))
 
     async def fail(self, error: ChatbotError) -> None:
         """Store that no answer came, or only a part of one."""
