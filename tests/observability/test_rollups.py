@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
 
@@ -13,6 +14,8 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
+from observability import ledger, rollups
+from observability.bursts import run_burst
 from observability.models import Attempt, AttemptOutcome, RollupState, SavedBy, UsageConversation, UsageDay, UsageHour, UsagePerson
 from observability.rollups import MEASURES, TABLES, roll_up, sums_of_attempts
 from observability.usage import Wanted, report_usage
@@ -179,6 +182,25 @@ def test_workers_that_sum_at_once_count_nothing_twice():
     roll_all()
     check_sums()
     assert report_usage(ALL)[0].attempts == 20
+
+
+def test_the_worker_keeps_sums_up_and_settles_what_was_left_behind(monkeypatch):
+    monkeypatch.setattr(rollups, "_EVERY_S", 0.01)
+    monkeypatch.setattr(ledger, "_EVERY_S", 0.01)
+    left_behind = open_attempt(deadline_at=datetime.now(UTC) - timedelta(minutes=1))
+
+    async def work():
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+            group.create_task(rollups.keep_summing(stopping))
+            group.create_task(ledger.keep_settling_orphans(stopping))
+            while not await run_burst(UsageDay.objects.filter(failed=1).exists):  # noqa: ASYNC110 - another process would set no event either
+                await asyncio.sleep(0.02)
+            stopping.set()
+
+    asyncio.run(work())
+    assert Attempt.objects.get(pk=left_behind).outcome == "orphaned"
+    check_sums()
 
 
 def test_sums_stay_right_where_a_dump_is_restored_into_a_server_with_lower_numbers():
