@@ -17,9 +17,9 @@ from uuid import UUID
 import structlog
 from django.db import connection
 
-from observability.budgets import settle_reservations
+from observability.budgets import Claim, Refusal, reserve, settle_reservations
 from observability.bursts import run_burst
-from observability.models import AttemptKind, AttemptOutcome, SavedBy
+from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.prices import Price
 from observability.rounds import keep_doing
 
@@ -133,6 +133,19 @@ class NewAttempt:
             return None
         return self.price.most(prompt_tokens=self.worst_prompt_tokens, completion_tokens=self.worst_completion_tokens)
 
+    @property
+    def claim(self) -> Claim:
+        """What it asks budgets for."""
+        return Claim(
+            attempt_id=self.id,
+            agent=self.agent,
+            key=self.key,
+            subject_id=self.subject_id,
+            usd=self.worst_usd,
+            tokens=self.worst_tokens,
+            at=self.started_at,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledAttempt:
@@ -177,6 +190,14 @@ class SettledAttempt:
         return self.price.cost(
             prompt_tokens=self.prompt_tokens or 0, cached_tokens=self.cached_tokens or 0, completion_tokens=self.completion_tokens or 0
         )
+
+
+def promise_attempts(attempts: Sequence[NewAttempt], *, budgets: Sequence[Budget]) -> list[Refusal | None]:
+    """Promise each attempt its worst case in all `budgets` that apply and write it; return which budget refuses it, if one does."""
+    refusals = reserve([attempt.claim for attempt in attempts], budgets=budgets)
+    if granted := [attempt for attempt, refusal in zip(attempts, refusals, strict=True) if refusal is None]:
+        open_attempts(granted)
+    return refusals
 
 
 def open_attempts(attempts: Sequence[NewAttempt]) -> None:

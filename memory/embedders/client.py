@@ -15,6 +15,8 @@ from django.conf import settings
 from memory.embedders import cache
 from memory.embedders.cache import Vector
 from memory.embedders.configured import MAX_DIMENSIONS, EmbeddingModel, embedding_model
+from memory.embedders.costs import metered, note_usage
+from memory.embedders.failures import EmbeddingFailed
 from observability.outbound import new_client
 
 __all__ = ["EmbeddingFailed", "EmbeddingModel", "Vector", "embed", "embedding_model"]
@@ -27,18 +29,6 @@ _CONNECT_S: Final = 2.0
 _FINAL_STATUSES: Final = frozenset({400, 413, 422})
 
 
-class EmbeddingFailed(Exception):
-    """No vectors came.
-
-    Attributes:
-        is_final: these texts will never be embedded; anything else may pass.
-    """
-
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
-
-
 async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float = 60.0, cache_s: int | None = None) -> list[Vector]:
     """Return a vector of length 1 for each of `texts`, in order; what is in the cache, or twice among them, is asked for once.
 
@@ -46,7 +36,7 @@ async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float
         cache_s: how long new ones are cached, at most EMBEDDING_CACHE_S; None: as long as that.
 
     Raises:
-        EmbeddingFailed: they could not be had within `timeout_s`.
+        EmbeddingFailed: they could not be had within `timeout_s`, or (EmbeddingRefused) a budget leaves no room for it.
     """
     longest_s: int = settings.EMBEDDING_CACHE_S
     cache_s = longest_s if cache_s is None else min(cache_s, longest_s)
@@ -65,7 +55,7 @@ async def _make(texts: Sequence[str], *, model: EmbeddingModel, cache_s: int) ->
     vectors: dict[str, Vector] = {}
     for start in range(0, len(texts), _TEXTS_A_REQUEST):
         asked = texts[start : start + _TEXTS_A_REQUEST]
-        new = dict(zip(asked, await _request(asked, model), strict=True))
+        new = dict(zip(asked, await metered(asked, model, _request), strict=True))
         if cache_s:
             cache.keep(new, model=model, seconds=cache_s)
         vectors |= new
@@ -76,6 +66,7 @@ async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
     dimensions = openai.omit if model.dimensions is None or model.is_builtin else model.dimensions
     try:
         answer = await _client(model).embeddings.create(model=model.name, input=list(texts), dimensions=dimensions)
+        note_usage(getattr(getattr(answer, "usage", None), "prompt_tokens", None))
         by_index = {item.index: item.embedding for item in answer.data}
         vectors = [by_index[index] for index in range(len(texts))]
         return [_checked(vector, model) for vector in vectors]
