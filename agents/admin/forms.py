@@ -54,7 +54,9 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 VERSION_FIELDS: Final = tuple(name for _, _, names in GROUPS for name in names)
 
 
-class _Textarea(widgets.UnfoldAdminTextareaWidget):
+class Textarea(widgets.UnfoldAdminTextareaWidget):
+    """A text of several lines."""
+
     # Django's template, unlike unfold's, keeps a text's first line when that is empty.
     template_name = "django/forms/widgets/textarea.html"
 
@@ -70,7 +72,10 @@ class LinesField(forms.CharField):
 
     def clean(self, value: Any) -> list[str]:
         lines = (" ".join(line.split()) for line in super().clean(value).splitlines())
-        return list({line.casefold(): line for line in lines if line}.values())
+        found: dict[str, str] = {}
+        for line in filter(None, lines):
+            found.setdefault(line.casefold(), line)
+        return list(found.values())
 
 
 class AgentForm(AgentModelForm):
@@ -81,7 +86,7 @@ class AgentForm(AgentModelForm):
         fields = ("name", "description", "access", "is_active")
         widgets = {
             "name": widgets.UnfoldAdminTextInputWidget(),
-            "description": _Textarea({"rows": 3}),
+            "description": Textarea({"rows": 3}),
             "access": widgets.UnfoldAdminSelectWidget(),
             "is_active": widgets.UnfoldBooleanSwitchWidget(),
         }
@@ -98,7 +103,7 @@ class NewAgentForm(AgentForm):
         max_length=100_000,
         strip=False,
         error_messages={"required": NO_PROMPT},
-        widget=_Textarea({"rows": 12, "data-prompt": ""}),
+        widget=Textarea({"rows": 12, "data-prompt": ""}),
         help_text="Who the agent is, what it knows and how it speaks. You can change it at any time and try it first.",
     )
 
@@ -122,8 +127,8 @@ class DraftForm(VersionModelForm):
         fields = VERSION_FIELDS
         field_classes = {"simple_not_words": LinesField}
         widgets = {
-            "system_prompt": _Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
-            "greeting": _Textarea({"rows": 3}),
+            "system_prompt": Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
+            "greeting": Textarea({"rows": 3}),
             "provider": widgets.UnfoldAdminSelectWidget(),
             "model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
             "temperature": widgets.UnfoldAdminDecimalFieldWidget({"step": "0.1", "min": "0", "max": "2"}),
@@ -131,7 +136,7 @@ class DraftForm(VersionModelForm):
             "simple_provider": widgets.UnfoldAdminSelectWidget(),
             "simple_model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
             "simple_max_chars": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
-            "simple_not_words": _Textarea({"rows": 4, "spellcheck": "false"}),
+            "simple_not_words": Textarea({"rows": 4, "spellcheck": "false"}),
             "max_output_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "1"}),
             "prompt_budget_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "100"}),
             "reply_cache_s": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
