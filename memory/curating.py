@@ -13,6 +13,7 @@ from typing import Final
 from django.db import connection
 
 from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector, embed
+from memory.embedders.failures import EmbeddingRefused
 from memory.facts.patterns import CORRECTION
 from memory.facts.rules import statements_in
 from memory.facts.settling import fill_user_names, settle
@@ -153,6 +154,8 @@ async def _embedded(owner_id: int, text: str) -> _Text:
     try:
         texts = [sentence.text for sentence in features.sentences]
         vectors = await embed(texts, model=model, timeout_s=_EMBED_S, cache_s=RETRY_CACHE_S)
+    except EmbeddingRefused as error:
+        raise Unavailable(f"Nothing was stored: {error}.") from error
     except EmbeddingFailed as error:
         if not error.is_final:
             raise Unavailable("Nothing was stored: the embedding model did not answer. Try again.") from error

@@ -55,9 +55,10 @@ async def _make(texts: Sequence[str], *, model: EmbeddingModel, cache_s: int) ->
     vectors: dict[str, Vector] = {}
     for start in range(0, len(texts), _TEXTS_A_REQUEST):
         asked = texts[start : start + _TEXTS_A_REQUEST]
-        new = dict(zip(asked, await metered(asked, model, _request), strict=True))
-        if cache_s:
-            cache.keep(new, model=model, seconds=cache_s)
+        async with metered(asked, model=model):
+            new = dict(zip(asked, await _request(asked, model), strict=True))
+            if cache_s:
+                cache.keep(new, model=model, seconds=cache_s)
         vectors |= new
     return vectors
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,6 @@ import structlog
 from django.db import Error as DatabaseError
 from uuid_utils.compat import uuid7
 
-from memory.embedders.cache import Vector
 from memory.embedders.configured import PROVIDER, EmbeddingModel
 from memory.embedders.failures import EmbeddingFailed, EmbeddingRefused
 from observability.api import (
@@ -137,18 +136,17 @@ def note_usage(prompt_tokens: int | None) -> None:
         reported.prompt_tokens = prompt_tokens
 
 
-async def metered(
-    texts: Sequence[str], model: EmbeddingModel, ask: Callable[[Sequence[str], EmbeddingModel], Awaitable[list[Vector]]]
-) -> list[Vector]:
-    """Return what `ask` returns for `texts`, and account for the call.
+@contextlib.asynccontextmanager
+async def metered(texts: Sequence[str], *, model: EmbeddingModel) -> AsyncIterator[None]:
+    """Account for the one call of `model` that is made herein, with `texts`.
 
     Raises:
         EmbeddingRefused: a budget refuses it.
-        EmbeddingFailed: `ask` did.
-        django.db.Error: the call cannot be written down, and is not made.
+        django.db.Error: it cannot be written down, and must not be made.
     """
     if model.is_builtin:
-        return await ask(texts, model)
+        yield
+        return
     account = _account.get(_NOBODY)
     attempt = account.take() or await _open(texts, model, account.payer)
     reported = _Reported()
@@ -156,9 +154,8 @@ async def metered(
     began_at = asyncio.get_running_loop().time()
     outcome, is_billable = AttemptOutcome.CANCELLED, True
     try:
-        vectors = await ask(texts, model)
+        yield
         outcome = AttemptOutcome.DONE
-        return vectors
     except EmbeddingFailed as error:
         outcome, is_billable = AttemptOutcome.FAILED, _may_be_billed(error)
         raise
