@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
 from agents.chat.events import Done
-from agents.chat.prompt import count_prompt_tokens
+from agents.chat.metering import estimated_usage
 from agents.chat.replies import CachedReply, ToKeep
 from agents.providers.base import Message, ModelAnswer
 from agents.versions.live import Answering
 from memory.api import FinishedTurn, RecalledPassage, TurnState
-from observability.api import SettledAttempt, count_tokens
+from observability.api import SettledAttempt
 
 
 @dataclass(slots=True)
@@ -66,14 +65,8 @@ class Draft:
         """Return `finished` with our own counts where the provider told none."""
         if not finished.usage_estimated or finished.prompt_tokens is not None:
             return finished
-        return await asyncio.to_thread(self._counted, finished)  # a long text takes a while to count
-
-    def _counted(self, finished: FinishedTurn) -> FinishedTurn:
-        return replace(
-            finished,
-            prompt_tokens=count_prompt_tokens(self.messages, model=finished.model),
-            completion_tokens=count_tokens(finished.reply, model=finished.model),
-        )
+        used = await estimated_usage(self.messages, finished.reply, provider=finished.provider, model=finished.model)
+        return replace(finished, prompt_tokens=used.prompt_tokens, completion_tokens=used.completion_tokens)
 
 
 def to_keep(

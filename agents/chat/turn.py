@@ -89,7 +89,8 @@ class ChatTurn:
         template = entered.attempt or entry.attempt
         if entered.opened is not None:
             template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
-        return Meter(template, budgets=entry.budgets, opened=entered.attempt is not None)
+        prompt_tokens = self._answering.prompt_budget_tokens
+        return Meter(template, budgets=entry.budgets, prompt_tokens=prompt_tokens, opened=entered.attempt is not None)
 
     @property
     def _opened(self) -> OpenedTurn:
