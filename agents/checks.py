@@ -135,8 +135,10 @@ def _providers_in_use() -> list[Provider]:
     live = Agent.objects.filter(is_active=True).exclude(live_version=None).values("live_version")
     named = AgentVersion.objects.filter(pk__in=live).values("provider")
     background = AgentVersion.objects.filter(pk__in=live).values("summary_provider")
+    cheaper = AgentVersion.objects.filter(pk__in=live).values("simple_provider")
     fallbacks = VersionFallback.objects.filter(version__in=live).values("provider")
-    return list(Provider.objects.filter(Q(is_default=True) | Q(pk__in=named) | Q(pk__in=background) | Q(pk__in=fallbacks)))
+    used = Q(pk__in=named) | Q(pk__in=cheaper) | Q(pk__in=background) | Q(pk__in=fallbacks)
+    return list(Provider.objects.filter(Q(is_default=True) | used))
 
 
 def _relies_on_default() -> bool:

@@ -26,7 +26,7 @@ from memory.health import warn_unless_isolated
 from memory.knowledge import Knowledge, knowledge_of
 from memory.models import MemoryOwner, OwnerKind, TurnState
 from memory.naming import Known, PersonName, describe_people_by, find_person, name_owner
-from memory.people import UserNotFound, find_subject, known_subject, names_of_users, owner_of_memory, subject_for
+from memory.people import UserNotFound, find_subject, known_subject, names_of_users, owner_of_memory, people_numbered, subject_for
 from memory.ranking import Ranked
 from memory.reasons import Reason, draw_reasons
 from memory.recall import Outcome, Recalled, Room, Wish, recall
@@ -119,6 +119,7 @@ __all__ = [
     "owner_for",
     "owner_of_memory",
     "owners_of_subject",
+    "people_numbered",
     "person_owner",
     "pin",
     "read_receipt",

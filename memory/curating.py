@@ -14,6 +14,7 @@ from typing import Final
 from django.db import connection
 
 from memory.embedders.client import RETRY_CACHE_S, EmbeddingFailed, EmbeddingModel, Vector
+from memory.embedders.failures import EmbeddingRefused
 from memory.embedders.passages import embed_passages
 from memory.facts.patterns import CORRECTION
 from memory.facts.rules import statements_in
@@ -156,6 +157,8 @@ async def _embedded(owner_id: int, text: str) -> _Text:
         texts = [sentence.text for sentence in features.sentences]
         async with asyncio.timeout(_EMBED_S):
             [vectors] = await embed_passages([texts], model=model, cache_s=RETRY_CACHE_S)
+    except EmbeddingRefused as error:
+        raise Unavailable(f"Nothing was stored: {error}.") from error
     except (EmbeddingFailed, TimeoutError) as error:
         raise Unavailable("Nothing was stored: the embedding model did not answer. Try again.") from error
     return _Text(text, said_at, features, tuple(vectors or ()), model)  # a text that is never embedded is found by its words

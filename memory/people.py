@@ -29,6 +29,13 @@ def names_of_users(owner: str, subject_ids: Iterable[int]) -> dict[int, str]:
     return dict(known.values_list("id", "name"))
 
 
+def people_numbered(subject_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """Return the (owner, name) of each of these people, mere sessions included; the erased are left out."""
+    wanted = list(subject_ids)
+    rows = Subject.objects.filter(id__in=wanted).values_list("id", "owner", "name") if wanted else ()
+    return {id: (owner, name) for id, owner, name in rows}
+
+
 def known_subject(owner: str, name: str) -> int:
     """As `find_subject`.
 

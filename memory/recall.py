@@ -22,13 +22,14 @@ from psycopg.errors import QueryCanceled
 
 from memory.choosing import LeftOut, choose
 from memory.embedders.client import embed
-from memory.embedders.configured import usable_models
-from memory.isolation import act_for
+from memory.embedders.configured import EmbeddingModel, usable_models
+from memory.embedders.costs import Payer, Terms, charged_to, promise, terms_of
+from memory.isolation import act_for, stop_acting
 from memory.question import Asked, read_question
 from memory.ranking import Ranked, rank, steady_plans
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
-from observability.api import run_burst
+from observability.api import NewAttempt, Refusal, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -129,9 +130,30 @@ def _tell(recalled: Recalled, *, agent: str) -> None:
 
 async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     models = usable_models()
-    sources = await run_burst(find_sources, wish.whose, models=models, in_view=wish.in_view) if models else None
+    if not models:
+        return (), ()
+    sources, promised = await run_burst(_find, wish, models=models, terms=await terms_of(models))
     if sources is None:
         return (), ()
+    with charged_to(_payer_of(wish), promised=promised, waits=False):
+        return await _recall_from(sources, wish)
+
+
+def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None) -> tuple[Sources | None, NewAttempt | Refusal | None]:
+    """Return what may be recalled from. A vendor's call to embed the question is written down by the same visit."""
+    sources = find_sources(wish.whose, models=models, in_view=wish.in_view)
+    if sources is None or terms is None or sources.model.is_builtin or all(source.is_all_in_view for source in sources.owners):
+        return sources, None
+    stop_acting()
+    return sources, promise(wish.question[:QUESTION_CHARS], model=sources.model, payer=_payer_of(wish), terms=terms)
+
+
+def _payer_of(wish: Wish) -> Payer:
+    whose = wish.whose
+    return Payer(agent=whose.agent, conversation_id=whose.conversation_id or 0, subject_id=whose.subject_id or 0)
+
+
+async def _recall_from(sources: Sources, wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     room = wish.room if isinstance(wish.room, Room) else await wish.room()
     everything_sent = room.sent.issuperset(wish.in_view) and all(source.is_all_in_view for source in sources.owners)
     if room.tokens < 1 or everything_sent:

@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 THRESHOLDS: Final = (50, 80, 100)
 _LOOK_EVERY_S: Final = 10.0
 _TIMEOUT: Final = httpx2.Timeout(10.0)
-# A message holds so many lines at most; Discord takes 2000 characters.
-_MOST_LINES: Final = 10
+# A message holds so many notices at most, of 350 characters each at the very most: Discord takes 2000 characters.
+_MOST_LINES: Final = 5
 # How long a worker may take to tell; after that another one tries.
 _LEASE: Final = "60 seconds"
 
@@ -151,7 +151,7 @@ def _note(notices: Sequence[Notice], was_told: bool) -> None:
 async def _post(client: httpx2.AsyncClient, notices: Sequence[Notice]) -> None:
     if settings.ALERT_WEBHOOK_URL:
         name = f"[{settings.ENVIRONMENT_NAME}] " if settings.ENVIRONMENT_NAME else ""
-        text = "\n".join(f"{name}{notice}" for notice in notices)
+        text = name + "\n".join(map(str, notices))
         try:
             # Slack reads the one, Discord the other.
             response = await client.post(settings.ALERT_WEBHOOK_URL, json={"text": text, "content": text}, timeout=_TIMEOUT)

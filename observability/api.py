@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from observability.alerts import keep_telling_of_budgets
-from observability.budgets import Claim, Refusal, active_budgets, reserve
+from observability.budgets import Claim, Refusal, active_budgets, budgets_now, reserve
 from observability.bursts import GroupCommit, run_burst
+from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
 from observability.health import HealthCheck, Unhealthy, register_health_check
-from observability.ledger import NewAttempt, SettledAttempt, keep_settling_orphans, open_attempts, settle_attempts, settle_orphans
+from observability.ledger import (
+    NewAttempt,
+    SettledAttempt,
+    keep_settling_orphans,
+    open_attempts,
+    promise_attempts,
+    record_cached,
+    settle_attempts,
+    settle_orphans,
+)
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
@@ -19,6 +29,7 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
+from observability.sparing import list_sparing
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -37,6 +48,7 @@ __all__ = [
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
+    "Calibration",
     "Claim",
     "Failure",
     "GroupCommit",
@@ -59,6 +71,8 @@ __all__ = [
     "Wanted",
     "active_budgets",
     "admit",
+    "budgets_now",
+    "calibrations",
     "client_of",
     "connection_parameters",
     "count_request",
@@ -66,6 +80,7 @@ __all__ = [
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
     "dearest_conversations",
+    "find_calibration",
     "find_price",
     "forecast_usd",
     "headers_of",
@@ -76,12 +91,16 @@ __all__ = [
     "leave",
     "limits",
     "list_failures",
+    "list_sparing",
     "look_up",
+    "measured_calibration",
     "models_in_use",
     "most_tokens",
     "name_things_by",
     "open_attempts",
     "prices_in_use",
+    "promise_attempts",
+    "record_cached",
     "redis_call",
     "register_health_check",
     "register_models_in_use",

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from django.db import connection
 
 from observability.models import Budget, BudgetScope, OnUnknownPrice, Period
+from observability.polled import Polled
 from observability.rollups import IN_NO_SUM
 
 _ADD_PERIODS: Final = """
@@ -260,6 +261,10 @@ def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None
 def active_budgets() -> list[Budget]:
     """Return the budgets that hold now."""
     return list(Budget.objects.filter(is_active=True).order_by("id"))
+
+
+budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.0)
+"""The budgets that hold, as this process last read them."""
 
 
 def period_of(budget: Budget, at: datetime) -> tuple[datetime, datetime]:

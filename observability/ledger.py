@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from django.db import connection
 
-from observability.budgets import settle_reservations
+from observability.budgets import Claim, Refusal, reserve, settle_reservations
 from observability.bursts import run_burst
-from observability.models import AttemptKind, AttemptOutcome, SavedBy
+from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.prices import Price
 from observability.rounds import keep_doing
 
@@ -48,15 +48,30 @@ _SETTLE: Final = f"""
     UPDATE observability_attempt attempt
     SET outcome = done.outcome, error_code = done.error_code, provider = done.provider, model = done.model,
         prompt_tokens = done.prompt_tokens, cached_tokens = done.cached_tokens, completion_tokens = done.completion_tokens,
-        is_estimated = done.is_estimated, input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
+        counted_prompt_tokens = done.counted_prompt_tokens, is_estimated = done.is_estimated,
+        input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
         output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, saved_by = done.saved_by,
         first_token_ms = done.first_token_ms, latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::numeric[],
-                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
-      AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated, input_usd,
-               cached_input_usd, output_usd, cost_usd, saved_usd, saved_by, first_token_ms, latency_ms)
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::int[],
+                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
+      AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated,
+               counted_prompt_tokens, input_usd, cached_input_usd, output_usd, cost_usd, saved_usd, saved_by, first_token_ms, latency_ms)
     WHERE attempt.id = done.id AND attempt.outcome = 'running'
     RETURNING attempt.id
+"""  # noqa: S608 - constants
+# An answer from the reply cache: begun and settled at once, promised by nobody.
+_RECORD: Final = f"""
+    INSERT INTO observability_attempt (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
+                                       request_id, started_at, deadline_at, outcome, error_code, worst_prompt_tokens,
+                                       worst_completion_tokens, is_estimated, cost_usd, saved_usd, saved_by, latency_ms, settled_at,
+                                       settled_xid)
+    SELECT id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
+           request_id, started_at, deadline_at, 'cached', '', 0, 0, false, 0, saved_usd,
+           '{SavedBy.CACHE.value}', 0, clock_timestamp(), {_NUMBER}
+    FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::int[], %s::text[], %s::bigint[], %s::bigint[],
+                %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::numeric[])
+      AS new (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model, request_id, started_at,
+              deadline_at, saved_usd)
 """  # noqa: S608 - constants
 # At worst: the budget it was promised from must not be freed for less than it may have cost.
 _ORPHANS: Final = f"""
@@ -118,10 +133,27 @@ class NewAttempt:
             return None
         return self.price.most(prompt_tokens=self.worst_prompt_tokens, completion_tokens=self.worst_completion_tokens)
 
+    @property
+    def claim(self) -> Claim:
+        """What it asks budgets for."""
+        return Claim(
+            attempt_id=self.id,
+            agent=self.agent,
+            key=self.key,
+            subject_id=self.subject_id,
+            usd=self.worst_usd,
+            tokens=self.worst_tokens,
+            at=self.started_at,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledAttempt:
-    """How a call ended. Tokens are None where nothing was used; durations in milliseconds."""
+    """How a call ended. Tokens are None where nothing was used; durations in milliseconds.
+
+    Attributes:
+        counted_prompt_tokens: the prompt as we count it, where the vendor told its own count too (`observability.calibration`).
+    """
 
     id: UUID
     outcome: AttemptOutcome
@@ -132,6 +164,7 @@ class SettledAttempt:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    counted_prompt_tokens: int | None = None
     is_estimated: bool = False
     saved_usd: Decimal = Decimal(0)
     saved_by: SavedBy = SavedBy.NOTHING
@@ -159,31 +192,51 @@ class SettledAttempt:
         )
 
 
+def promise_attempts(attempts: Sequence[NewAttempt], *, budgets: Sequence[Budget]) -> list[Refusal | None]:
+    """Promise each attempt its worst case in all `budgets` that apply and write it; return which budget refuses it, if one does."""
+    refusals = reserve([attempt.claim for attempt in attempts], budgets=budgets)
+    if granted := [attempt for attempt, refusal in zip(attempts, refusals, strict=True) if refusal is None]:
+        open_attempts(granted)
+    return refusals
+
+
 def open_attempts(attempts: Sequence[NewAttempt]) -> None:
     """Write `attempts` as running."""
     with connection.cursor() as cursor:
         cursor.execute(
             _OPEN,
             [
-                [attempt.id for attempt in attempts],
-                [attempt.turn_id for attempt in attempts],
-                [attempt.number for attempt in attempts],
-                [attempt.kind.value for attempt in attempts],
-                [attempt.agent for attempt in attempts],
-                [attempt.version for attempt in attempts],
-                [attempt.key for attempt in attempts],
-                [attempt.subject_id for attempt in attempts],
-                [attempt.conversation_id for attempt in attempts],
-                [attempt.provider for attempt in attempts],
-                [attempt.model for attempt in attempts],
-                [attempt.request_id for attempt in attempts],
-                [attempt.started_at for attempt in attempts],
-                [attempt.deadline_at for attempt in attempts],
+                *_columns(attempts),
                 [attempt.worst_prompt_tokens for attempt in attempts],
                 [attempt.worst_completion_tokens for attempt in attempts],
                 *_prices([attempt.worst_price for attempt in attempts]),
             ],
         )
+
+
+def record_cached(attempts: Sequence[tuple[NewAttempt, Decimal]]) -> None:
+    """Write answers from the reply cache: by whose question, of which model, and how many US dollars each has saved."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RECORD, [*_columns([attempt for attempt, _ in attempts]), [saved_usd for _, saved_usd in attempts]])
+
+
+def _columns(attempts: Sequence[NewAttempt]) -> list[list[Any]]:
+    return [
+        [attempt.id for attempt in attempts],
+        [attempt.turn_id for attempt in attempts],
+        [attempt.number for attempt in attempts],
+        [attempt.kind.value for attempt in attempts],
+        [attempt.agent for attempt in attempts],
+        [attempt.version for attempt in attempts],
+        [attempt.key for attempt in attempts],
+        [attempt.subject_id for attempt in attempts],
+        [attempt.conversation_id for attempt in attempts],
+        [attempt.provider for attempt in attempts],
+        [attempt.model for attempt in attempts],
+        [attempt.request_id for attempt in attempts],
+        [attempt.started_at for attempt in attempts],
+        [attempt.deadline_at for attempt in attempts],
+    ]
 
 
 def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
@@ -204,6 +257,7 @@ def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
                 [attempt.cached_tokens for attempt in attempts],
                 [attempt.completion_tokens for attempt in attempts],
                 [attempt.is_estimated for attempt in attempts],
+                [attempt.counted_prompt_tokens for attempt in attempts],
                 *_prices([attempt.held_price for attempt in attempts]),
                 [attempt.cost_usd for attempt in attempts],
                 [attempt.saved_usd for attempt in attempts],

@@ -23,11 +23,13 @@ MEASURES: Final[Mapping[str, str]] = {
     "turns": "count(*) FILTER (WHERE kind = 'chat' AND number = 1)",
     "failed": "count(*) FILTER (WHERE outcome IN ('failed', 'interrupted', 'orphaned'))",
     "cached": "count(*) FILTER (WHERE outcome = 'cached')",
+    "routed": "count(*) FILTER (WHERE saved_by IN ('routing', 'budget'))",
     "prompt_tokens": "coalesce(sum(prompt_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
     "cached_tokens": "coalesce(sum(cached_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
     "completion_tokens": "coalesce(sum(completion_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
     "cost_usd": "coalesce(sum(cost_usd), 0)",
     "saved_usd": "coalesce(sum(saved_usd), 0)",
+    "saved_by_routing_usd": "coalesce(sum(saved_usd) FILTER (WHERE saved_by IN ('routing', 'budget')), 0)",
     "unpriced": "count(*) FILTER (WHERE cost_usd IS NULL)",
 }
 """What is summed, and how each sum is made of attempts."""

@@ -48,6 +48,11 @@ def _tokens_of_message(message: Mapping[str, object], model: str) -> int:
     return tokens
 
 
+def is_counted_exactly(model: str) -> bool:
+    """Tell whether `model` is one whose encoding OpenAI publishes and this project ships."""
+    return _encoding_name(model) in _SHIPPED_ENCODINGS
+
+
 def most_tokens(text: str) -> int:
     """Return an upper bound without tokenizing: every token stands for at least one byte of UTF-8."""
     return len(text.encode())
@@ -55,11 +60,17 @@ def most_tokens(text: str) -> int:
 
 @lru_cache(maxsize=256)
 def _encoding_for(model: str) -> tiktoken.Encoding:
-    try:
-        name = tiktoken.encoding_name_for_model(model.rpartition("/")[2])
-    except KeyError:
-        name = _DEFAULT_ENCODING
+    name = _encoding_name(model)
     return _encoding(name if name in _SHIPPED_ENCODINGS else _DEFAULT_ENCODING)
+
+
+@lru_cache(maxsize=256)
+def _encoding_name(model: str) -> str:
+    """Return which encoding tiktoken says that `model` has; "" where it knows none."""
+    try:
+        return tiktoken.encoding_name_for_model(model.rpartition("/")[2])
+    except KeyError:
+        return ""
 
 
 @lru_cache(maxsize=4)

@@ -46,12 +46,18 @@ class UsageLine:
     turns: int = 0
     failed: int = 0
     cached: int = 0
+    routed: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
+    saved_by_routing_usd: Decimal = Decimal(0)
     unpriced: int = 0
+
+    @property
+    def saved_by_caching_usd(self) -> Decimal:
+        return self.saved_usd - self.saved_by_routing_usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

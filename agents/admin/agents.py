@@ -20,7 +20,7 @@ from agents.versions.drafts import create_agent
 from memory.api import turns_today
 from observability.errors import ChatbotError
 
-from . import documents, drafts, history, recalling, trying
+from . import documents, drafts, history, recalling, routing, trying
 from .forms import AgentForm, NewAgentForm
 from .glance import Glance, glance_at
 from .pages import agent_url, for_viewers, person_of, render_agent_page, render_page
@@ -56,6 +56,7 @@ class AgentAdmin(ModelAdmin):
             page("<int:agent_id>/versions/<int:number>/", history.version, "version"),
             page("<int:agent_id>/versions/<int:number>/live/", history.make_live, "make_live"),
             page("<int:agent_id>/try/", trying.page, "try"),
+            page("<int:agent_id>/route/", routing.page, "route"),
             page("<int:agent_id>/memory/", recalling.memory, "memory"),
             page("<int:agent_id>/memory/begin/", recalling.begin_own, "begin_own"),
             page("<int:agent_id>/recall/", recalling.recall, "recall"),

@@ -14,9 +14,9 @@ from django.urls import NoReverseMatch, reverse
 
 from agents.models import Agent, ApiKey
 from agents.rest.usage import MOST_DAYS, csv_answer
-from observability.api import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.api import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage, usd
 
-from .cost_chart import DayCost, dollars, draw_costs
+from .cost_chart import DayCost, draw_costs
 from .pages import render_page
 from .permissions import may_view_agents, may_view_conversations, may_view_cost, may_view_keys
 
@@ -39,11 +39,19 @@ class Row:
     @property
     def cost(self) -> str:
         # Of calls without a known price alone nobody knows what they cost; it is not nothing.
-        return "unknown" if self.line.unpriced and not self.line.cost_usd else dollars(self.line.cost_usd)
+        return "unknown" if self.line.unpriced and not self.line.cost_usd else usd(self.line.cost_usd)
 
     @property
     def saved(self) -> str:
-        return dollars(self.line.saved_usd)
+        return usd(self.line.saved_usd)
+
+    @property
+    def saved_by_caching(self) -> str:
+        return usd(self.line.saved_by_caching_usd)
+
+    @property
+    def saved_by_routing(self) -> str:
+        return usd(self.line.saved_by_routing_usd)
 
     @property
     def tokens(self) -> int:
@@ -90,7 +98,7 @@ def _context(request: HttpRequest, wanted: Wanted, *, today: date, wrong: str) -
         "choices": _choices(wanted, today),
         "csv_query": urlencode({"from": wanted.first, "to": wanted.last, "format": "csv"}),
         "total": Row(title="", line=total),
-        "forecast": dollars(forecast_usd(today)) if is_this_month else "",
+        "forecast": usd(forecast_usd(today)) if is_this_month else "",
         "hit_rate": f"{total.cached / total.turns:.0%}" if total.turns and total.cached else "",
         "is_empty": total.attempts == 0,
         "chart": draw_costs(days),

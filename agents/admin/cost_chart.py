@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Final
+
+from observability.api import usd
 
 WIDTH: Final = 720
 HEIGHT: Final = 220
@@ -29,11 +31,11 @@ class DayCost:
 
     @property
     def cost(self) -> str:
-        return dollars(self.cost_usd)
+        return usd(self.cost_usd)
 
     @property
     def saved(self) -> str:
-        return dollars(self.saved_usd)
+        return usd(self.saved_usd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,9 @@ def draw_costs(days: Sequence[DayCost]) -> CostChart:
                 day=day,
             )
         )
-    ticks = [(round(HEIGHT - BOTTOM - float(step * number) * scale, 1), dollars(step * number)) for number in range(steps + 1)]
+    ticks = [
+        (round(HEIGHT - BOTTOM - float(step * number) * scale, 1), usd(step * number).removesuffix(" USD")) for number in range(steps + 1)
+    ]
     return CostChart(bars=bars, ticks=ticks)
 
 
@@ -94,14 +98,3 @@ def _round_step(highest: Decimal) -> Decimal:
     wanted = highest / 4
     power = Decimal(10) ** wanted.adjusted()
     return next(power * factor for factor in _STEPS if power * factor >= wanted)
-
-
-def dollars(amount: Decimal) -> str:
-    """Return an amount as people read it: to the cent, and small ones with three significant digits, never as nothing."""
-    if amount == 0:
-        return "$0"
-    if abs(amount) >= 1:
-        return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,f}"
-    digits = f"{amount.quantize(Decimal(1).scaleb(amount.adjusted() - 2), ROUND_HALF_UP):f}"
-    whole, _, rest = digits.rstrip("0").partition(".")
-    return f"${whole}.{rest.ljust(2, '0')}"

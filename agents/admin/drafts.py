@@ -12,9 +12,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
+from agents.chat.routing import rule_in_words
 from agents.models import Agent, AgentVersion, Provider
 from agents.versions.content import PROVIDERS, write_fallbacks
 from agents.versions.drafts import discard_draft, draft_of, lock_agent, start_draft
+from agents.versions.live import snapshot_of
 from agents.versions.publishing import default_provider
 from observability.api import count_tokens
 
@@ -116,6 +118,7 @@ def _show(
         fallbacks=fallbacks,
         basis=basis,
         known_models=_known_models(),
+        rule=rule_in_words(snapshot_of(agent, version_to_edit(agent))),
         default_provider=default_provider(),
         **context,
     )

@@ -27,6 +27,11 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Personality", "Who the agent is and how it speaks.", ("system_prompt", "greeting")),
     ("Model", "Which model writes the answers, and which ones step in when it cannot.", ("provider", "model", "temperature", "top_p")),
     (
+        "Cheaper model",
+        "For simple messages, if you like, and for all of them once a budget asks for it.",
+        ("simple_provider", "simple_model", "simple_max_chars", "simple_not_words"),
+    ),
+    (
         "Limits",
         "How much is sent, how long an answer may be, and how long it is remembered.",
         ("max_output_tokens", "prompt_budget_tokens", "reply_cache_s"),
@@ -49,9 +54,28 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
 VERSION_FIELDS: Final = tuple(name for _, _, names in GROUPS for name in names)
 
 
-class _Textarea(widgets.UnfoldAdminTextareaWidget):
+class Textarea(widgets.UnfoldAdminTextareaWidget):
+    """A text of several lines."""
+
     # Django's template, unlike unfold's, keeps a text's first line when that is empty.
     template_name = "django/forms/widgets/textarea.html"
+
+
+class LinesField(forms.CharField):
+    """A list of texts, one a line: empty lines and repetitions are left out."""
+
+    def __init__(self, *, base_field: Any = None, max_length: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # how long the list and its lines may be, the model knows
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        lines = (" ".join(line.split()) for line in super().clean(value).splitlines())
+        found: dict[str, str] = {}
+        for line in filter(None, lines):
+            found.setdefault(line.casefold(), line)
+        return list(found.values())
 
 
 class AgentForm(AgentModelForm):
@@ -62,7 +86,7 @@ class AgentForm(AgentModelForm):
         fields = ("name", "description", "access", "is_active")
         widgets = {
             "name": widgets.UnfoldAdminTextInputWidget(),
-            "description": _Textarea({"rows": 3}),
+            "description": Textarea({"rows": 3}),
             "access": widgets.UnfoldAdminSelectWidget(),
             "is_active": widgets.UnfoldBooleanSwitchWidget(),
         }
@@ -79,7 +103,7 @@ class NewAgentForm(AgentForm):
         max_length=100_000,
         strip=False,
         error_messages={"required": NO_PROMPT},
-        widget=_Textarea({"rows": 12, "data-prompt": ""}),
+        widget=Textarea({"rows": 12, "data-prompt": ""}),
         help_text="Who the agent is, what it knows and how it speaks. You can change it at any time and try it first.",
     )
 
@@ -101,13 +125,18 @@ class DraftForm(VersionModelForm):
     class Meta:
         model = AgentVersion
         fields = VERSION_FIELDS
+        field_classes = {"simple_not_words": LinesField}
         widgets = {
-            "system_prompt": _Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
-            "greeting": _Textarea({"rows": 3}),
+            "system_prompt": Textarea({"rows": 18, "data-prompt": "", "spellcheck": "true"}),
+            "greeting": Textarea({"rows": 3}),
             "provider": widgets.UnfoldAdminSelectWidget(),
             "model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
             "temperature": widgets.UnfoldAdminDecimalFieldWidget({"step": "0.1", "min": "0", "max": "2"}),
             "top_p": widgets.UnfoldAdminDecimalFieldWidget({"step": "0.01", "min": "0.01", "max": "1"}),
+            "simple_provider": widgets.UnfoldAdminSelectWidget(),
+            "simple_model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
+            "simple_max_chars": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "simple_not_words": Textarea({"rows": 4, "spellcheck": "false"}),
             "max_output_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "1"}),
             "prompt_budget_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "100"}),
             "reply_cache_s": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
@@ -130,7 +159,8 @@ class DraftForm(VersionModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
-        cast("forms.ModelChoiceField[Provider]", self.fields["summary_provider"]).empty_label = "the provider that answers"
+        for name in ("simple_provider", "summary_provider"):
+            cast("forms.ModelChoiceField[Provider]", self.fields[name]).empty_label = "the provider that answers"
         for field in self.fields.values():
             field.error_messages |= OUT_OF_BOUNDS
         self.fields["system_prompt"].error_messages["required"] = NO_PROMPT

@@ -45,7 +45,7 @@ class KeyForm(KeyModelForm):
         required=False,
         initial=[Scope.CHAT],
         widget=widgets.UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="What the key may be used for; none: nothing. No address asks for the scope “usage” yet.",
+        help_text="What the key may be used for; none: nothing.",
     )
 
     class Meta:

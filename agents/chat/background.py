@@ -18,13 +18,13 @@ from uuid_utils.compat import uuid7
 
 from agents.chat.answer import live_versions
 from agents.chat.bursts import settling
-from agents.chat.metering import Meter, budgets_now, price_of
+from agents.chat.metering import Meter, estimated_usage, most_prompt_tokens, price_of
 from agents.chat.prompt import count_prompt_tokens
 from agents.providers.base import Message, ModelRequest, NoModel, UpstreamFailed, Usage
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering
 from memory.api import PastTurn
-from observability.api import AttemptKind, AttemptOutcome, NewAttempt, count_tokens
+from observability.api import AttemptKind, AttemptOutcome, NewAttempt, budgets_now
 
 # A call of a process that died is given up this long after it had to be done.
 _GRACE: Final = timedelta(seconds=30)
@@ -81,10 +81,10 @@ async def _meter(answering: Answering, *, kind: AttemptKind, max_output_tokens: 
         price=await price_of(choice),
         started_at=now,
         deadline_at=now + timedelta(seconds=choice.provider.total_timeout_s) + _GRACE,
-        worst_prompt_tokens=answering.prompt_budget_tokens,
+        worst_prompt_tokens=await most_prompt_tokens(choice, answering.prompt_budget_tokens),
         worst_completion_tokens=max_output_tokens,
     )
-    return Meter(template, budgets=await budgets_now.get(), opened=False)
+    return Meter(template, budgets=await budgets_now.get(), prompt_tokens=answering.prompt_budget_tokens, opened=False)
 
 
 async def _complete(answering: Answering, *, messages: list[Message], max_output_tokens: int, meter: Meter) -> Completion:
@@ -103,17 +103,14 @@ async def _complete(answering: Answering, *, messages: list[Message], max_output
     if not text:
         raise UpstreamFailed(f"{model_answer.model} wrote nothing within {max_output_tokens} tokens", retryable=False)
     usage, model = model_answer.usage, model_answer.model
-    if usage is not None:
-        tokens = usage.prompt_tokens, usage.completion_tokens
-    else:
-        tokens = await asyncio.to_thread(lambda: (count_prompt_tokens(messages, model=model), count_tokens(text, model=model)))
+    used = usage or await estimated_usage(messages, text, provider=model_answer.provider, model=model)
     return Completion(
         text=text,
         provider=model_answer.provider,
         model=model,
-        prompt_tokens=tokens[0],
-        completion_tokens=tokens[1],
-        cached_tokens=usage.cached_tokens if usage else 0,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        cached_tokens=used.cached_tokens,
         is_estimated=usage is None,
     )
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
 from agents.chat.replies import MISSED, CachedReply, Looked, ToKeep, keep, look
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
 from observability.api import (
-    AttemptOutcome,
     Budget,
     Claim,
     GroupCommit,
     NewAttempt,
     Refusal,
-    SavedBy,
     SettledAttempt,
     Verdict,
     Visit,
     admit,
     leave,
     open_attempts,
+    record_cached,
     reserve,
     settle_attempts,
 )
@@ -80,12 +80,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """A turn that has ended, with how its attempts did; `opened`: the one of them that is not in the ledger yet; `keep`: its answer."""
+    """A turn that has ended, with how its attempts did; `cached`: another turn's answer, and what that saved; `keep`: its own answer."""
 
     finished: FinishedTurn
     settled: Sequence[SettledAttempt]
     visit: Visit
-    opened: NewAttempt | None = None
+    cached: tuple[NewAttempt, Decimal] | None = None
     keep: ToKeep | None = None
 
 
@@ -129,8 +129,7 @@ def _finish_found(entered: Sequence[Entered]) -> None:
     if not answered:
         return
     finish_turns([finished_by(attempt.turn_id, reply) for attempt, reply in answered if attempt.turn_id])
-    open_attempts([attempt for attempt, _ in answered])
-    settle_attempts([saved_by(attempt, reply) for attempt, reply in answered])
+    record_cached([cached_by(attempt, reply) for attempt, reply in answered])
 
 
 def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[int]) -> None:
@@ -164,17 +163,9 @@ def finished_by(turn_id: UUID, reply: CachedReply) -> FinishedTurn:
     )
 
 
-def saved_by(attempt: NewAttempt, reply: CachedReply) -> SettledAttempt:
+def cached_by(attempt: NewAttempt, reply: CachedReply) -> tuple[NewAttempt, Decimal]:
     """Return the line that tells in the ledger what a kept answer has saved."""
-    return SettledAttempt(
-        id=attempt.id,
-        outcome=AttemptOutcome.CACHED,
-        provider=reply.provider,
-        model=reply.model,
-        saved_usd=reply.cost,
-        saved_by=SavedBy.CACHE,
-        latency_ms=0,
-    )
+    return replace(attempt, provider=reply.provider, model=reply.model), reply.cost
 
 
 def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
@@ -189,8 +180,8 @@ def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
 def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
     """Store how the turns ended and what they cost, free their places, and keep their answers; tell whether each still ran."""
     finished = finish_turns([turn.finished for turn in turns])
-    if opened := [turn.opened for turn in turns if turn.opened]:
-        open_attempts(opened)
+    if cached := [turn.cached for turn, ran in zip(turns, finished, strict=True) if turn.cached and ran]:
+        record_cached(cached)
     if settled := [attempt for turn in turns for attempt in turn.settled]:
         settle_attempts(settled)
     # A turn may be stored twice, where its client leaves at its very end: its tokens count once.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
 from agents.chat.events import Done
-from agents.chat.prompt import count_prompt_tokens
+from agents.chat.metering import estimated_usage
 from agents.chat.replies import CachedReply, ToKeep
 from agents.providers.base import Message, ModelAnswer
 from agents.versions.live import Answering
 from memory.api import FinishedTurn, RecalledPassage, TurnState
-from observability.api import SettledAttempt, count_tokens
+from observability.api import SettledAttempt
 
 
 @dataclass(slots=True)
@@ -66,14 +65,8 @@ class Draft:
         """Return `finished` with our own counts where the provider told none."""
         if not finished.usage_estimated or finished.prompt_tokens is not None:
             return finished
-        return await asyncio.to_thread(self._counted, finished)  # a long text takes a while to count
-
-    def _counted(self, finished: FinishedTurn) -> FinishedTurn:
-        return replace(
-            finished,
-            prompt_tokens=count_prompt_tokens(self.messages, model=finished.model),
-            completion_tokens=count_tokens(finished.reply, model=finished.model),
-        )
+        used = await estimated_usage(self.messages, finished.reply, provider=finished.provider, model=finished.model)
+        return replace(finished, prompt_tokens=used.prompt_tokens, completion_tokens=used.completion_tokens)
 
 
 def to_keep(
@@ -105,9 +98,14 @@ def cost_of(settled: Sequence[SettledAttempt]) -> Decimal | None:
 
 
 def done_with(
-    finished: FinishedTurn, *, session_id: str, answering: Answering, cost_usd: Decimal | None, kept: CachedReply | None = None
+    finished: FinishedTurn,
+    *,
+    session_id: str,
+    answering: Answering,
+    settled: Sequence[SettledAttempt] = (),
+    kept: CachedReply | None = None,
 ) -> Done:
-    """Return what the caller is told at the end; `kept`: the answer was given before."""
+    """Return what the caller is told at the end; `kept`: the answer was given before, and nothing was called."""
     return Done(
         message_id=finished.id,
         session_id=session_id,
@@ -118,7 +116,7 @@ def done_with(
         finish_reason=finished.finish_reason,
         prompt_tokens=finished.prompt_tokens or 0,
         completion_tokens=finished.completion_tokens or 0,
-        cost_usd=cost_usd,
-        saved_usd=kept.cost if kept else Decimal(0),
+        cost_usd=cost_of(settled),
+        saved_usd=kept.cost if kept else sum((attempt.saved_usd for attempt in settled), Decimal(0)),
         cached=kept is not None,
     )

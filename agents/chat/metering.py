@@ -17,7 +17,19 @@ from agents.chat.refusals import error_of
 from agents.providers.base import Message, UpstreamFailed, Usage
 from agents.versions.live import ModelChoice
 from memory.api import FinishedTurn, TurnState
-from observability.api import FREE, AttemptOutcome, Budget, NewAttempt, Polled, Price, Refusal, SettledAttempt, active_budgets, find_price
+from observability.api import (
+    FREE,
+    AttemptOutcome,
+    Budget,
+    NewAttempt,
+    Price,
+    Refusal,
+    SettledAttempt,
+    count_tokens,
+    find_calibration,
+    find_price,
+    measured_calibration,
+)
 
 _OUTCOMES: Final = {
     TurnState.DONE: AttemptOutcome.DONE,
@@ -25,8 +37,6 @@ _OUTCOMES: Final = {
     TurnState.INTERRUPTED: AttemptOutcome.INTERRUPTED,
     TurnState.FAILED: AttemptOutcome.FAILED,
 }
-budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.0)
-"""The budgets that hold, as this process last read them."""
 
 # A budget that is only promised, not spent, may have room again within moments.
 _BUDGET_WAIT_S: Final = 2.0
@@ -38,14 +48,16 @@ class Meter:
 
     Args:
         template: what they have in common: whose they are, and the most that each may use.
+        prompt_tokens: the most that a prompt may have, as we count.
         opened: `template` itself is in the ledger as the first attempt, and promised.
     """
 
-    def __init__(self, template: NewAttempt, *, budgets: Sequence[Budget], opened: bool) -> None:
+    def __init__(self, template: NewAttempt, *, budgets: Sequence[Budget], prompt_tokens: int, opened: bool) -> None:
         self.messages: Sequence[Message] = ()
         """What is sent: the estimate of what a call read that never told its usage."""
         self.template = template
         self._budgets = budgets
+        self._prompt_tokens = prompt_tokens
         self._promised = template if opened else None
         self._asking: tuple[NewAttempt, asyncio.Future[Refusal | None]] | None = None
         self._running: NewAttempt | None = None
@@ -53,10 +65,12 @@ class Meter:
         self._number = template.number if opened else template.number - 1
         self._began_at = 0.0
 
-    @property
-    def promised(self) -> NewAttempt | None:
-        """The attempt that is in the ledger but was not made yet."""
-        return self._promised
+    def give_back(self) -> tuple[SettledAttempt, ...]:
+        """Return the end of an attempt that was promised and is not needed."""
+        if self._promised is not None:
+            self._ended.append(SettledAttempt(id=self._promised.id, outcome=AttemptOutcome.CANCELLED))
+            self._promised = None
+        return tuple(self._ended)
 
     async def begin(self, choice: ModelChoice) -> None:
         """Note that `choice` is about to be called.
@@ -77,6 +91,7 @@ class Meter:
                     provider=choice.provider.slug,
                     model=choice.model,
                     price=price,
+                    worst_prompt_tokens=await most_prompt_tokens(choice, self._prompt_tokens),
                     started_at=datetime.now(UTC),
                 )
             )
@@ -114,9 +129,7 @@ class Meter:
 
     async def _settle_ended(self) -> None:
         """Give back, before more is asked for, what the attempts so far did not use."""
-        if unused := self._promised:
-            self._promised = None
-            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED))
+        self.give_back()
         await self._estimate()
         for attempt in self._ended:
             await asyncio.shield(settling.submit(attempt))
@@ -159,9 +172,7 @@ class Meter:
         One that was never made has used nothing; one without usage is estimated at what it was sent.
         """
         await self._finish_asking()
-        if unused := self._promised:
-            self._promised = None
-            self._ended.append(SettledAttempt(id=unused.id, outcome=AttemptOutcome.CANCELLED, error_code=error_code))
+        self.give_back()
         if running := self._running:
             self._running = None
             last = replace(self._settled(running, outcome, error_code=error_code), first_token_ms=first_token_ms)
@@ -173,6 +184,7 @@ class Meter:
                     prompt_tokens=usage.prompt_tokens,
                     cached_tokens=usage.cached_tokens,
                     completion_tokens=usage.completion_tokens,
+                    counted_prompt_tokens=None if is_estimated else await self._counted_to_learn(last),
                     is_estimated=is_estimated,
                 )
             self._ended.append(last)
@@ -186,12 +198,18 @@ class Meter:
                 if await asking[1] is None:
                     self._promised = asking[0]
 
+    async def _counted_to_learn(self, attempt: SettledAttempt) -> int | None:
+        """Return how many tokens we count in the prompt, where that is to be learned from beside the provider's count."""
+        if not self.messages or not (await measured_calibration(attempt.provider, attempt.model)).wants(attempt.id):
+            return None
+        return await asyncio.to_thread(count_prompt_tokens, self.messages, model=attempt.model)
+
     async def _estimate(self) -> None:
         """Count what calls have read that ended without telling their usage: never 0."""
         for place, attempt in enumerate(self._ended):
             if attempt.is_estimated and attempt.prompt_tokens is None:
-                tokens = await asyncio.to_thread(count_prompt_tokens, self.messages, model=attempt.model)
-                self._ended[place] = replace(attempt, prompt_tokens=tokens, cached_tokens=0, completion_tokens=0)
+                used = await estimated_usage(self.messages, provider=attempt.provider, model=attempt.model)
+                self._ended[place] = replace(attempt, prompt_tokens=used.prompt_tokens, cached_tokens=0, completion_tokens=0)
 
     def _settled(self, attempt: NewAttempt, outcome: AttemptOutcome, *, error_code: str) -> SettledAttempt:
         return SettledAttempt(
@@ -203,6 +221,22 @@ class Meter:
             price=attempt.price,
             latency_ms=round((asyncio.get_running_loop().time() - self._began_at) * 1000),
         )
+
+
+async def estimated_usage(messages: Sequence[Message], reply: str = "", *, provider: str, model: str) -> Usage:
+    """Return about what the provider counts, of a call that did not tell its usage: our counts, corrected by what was learned."""
+    calibration = await find_calibration(provider, model)
+
+    def count() -> Usage:  # a long text takes a while
+        read, written = count_prompt_tokens(messages, model=model), count_tokens(reply, model=model)
+        return Usage(calibration.estimate(read), calibration.estimate(written))
+
+    return await asyncio.to_thread(count)
+
+
+async def most_prompt_tokens(choice: ModelChoice, counted: int) -> int:
+    """Return the most that the provider may count of a prompt that has at most `counted` tokens as we count."""
+    return (await find_calibration(choice.provider.slug, choice.model)).most(counted)
 
 
 async def price_of(choice: ModelChoice) -> Price | None:

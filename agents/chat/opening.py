@@ -12,13 +12,13 @@ from uuid_utils.compat import uuid7
 
 from agents.access import resolve_session, subject_name
 from agents.chat.bursts import Entry
-from agents.chat.metering import budgets_now, price_of
+from agents.chat.metering import most_prompt_tokens, price_of
 from agents.chat.prompt import recent_chars
 from agents.chat.question import Question
 from agents.chat.replies import key_of, may_be_cached
 from agents.versions.live import Answering
 from memory.api import NewTurn, OpenedTurn
-from observability.api import AttemptKind, NewAttempt, Visit, limits, rules_for
+from observability.api import AttemptKind, NewAttempt, Visit, budgets_now, limits, rules_for
 
 # A turn of a process that died is given up this long after its model had to be done.
 _GRACE: Final = timedelta(seconds=30)
@@ -91,7 +91,7 @@ async def _first_attempt(question: Question, answering: Answering, *, turn: NewT
         request_id=question.request_id,
         started_at=turn.created_at,
         deadline_at=turn.deadline_at,
-        worst_prompt_tokens=answering.prompt_budget_tokens,
+        worst_prompt_tokens=await most_prompt_tokens(choice, answering.prompt_budget_tokens),
         worst_completion_tokens=answering.max_output_tokens,
     )
 

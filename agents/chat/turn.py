@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -14,8 +13,8 @@ from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from uuid_utils.compat import uuid7
 
-from agents.chat.bursts import Entered, Entry, Leaving, entering, finished_by, leaving, saved_by
-from agents.chat.ending import Draft, cost_of, done_with, to_keep
+from agents.chat.bursts import Entered, Entry, Leaving, cached_by, entering, finished_by, leaving
+from agents.chat.ending import Draft, done_with, to_keep
 from agents.chat.events import Done, Started
 from agents.chat.flights import Landing, NoAnswer, flights
 from agents.chat.memories import recall_for, shown_of
@@ -25,6 +24,7 @@ from agents.chat.prompt import build_prompt, choose_summary, oldest_turn_in
 from agents.chat.question import Question
 from agents.chat.refusals import RateLimited
 from agents.chat.replies import CachedReply
+from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
@@ -46,6 +46,7 @@ class ChatTurn:
         self._question = question
         self._answering = answering
         self._total_s = longest_s(answering)
+        self._route: Route | None = None
         self._started_at = asyncio.get_running_loop().time()
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
@@ -67,6 +68,8 @@ class ChatTurn:
             RateLimited: nothing is stored.
             BudgetSpent, BudgetBusy, PriceUnknown: the turn is stored, and has yet to `fail`.
         """
+        self._route = await route(self._question, self._answering)
+        self._answering, self._total_s = self._route.answering, longest_s(self._route.answering)
         self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
         self._entering = asyncio.ensure_future(entering.submit(entry))
         self._entered = entered = await asyncio.shield(self._entering)
@@ -86,7 +89,8 @@ class ChatTurn:
         template = entered.attempt or entry.attempt
         if entered.opened is not None:
             template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
-        return Meter(template, budgets=entry.budgets, opened=entered.attempt is not None)
+        prompt_tokens = self._answering.prompt_budget_tokens
+        return Meter(template, budgets=entry.budgets, prompt_tokens=prompt_tokens, opened=entered.attempt is not None)
 
     @property
     def _opened(self) -> OpenedTurn:
@@ -155,10 +159,10 @@ class ChatTurn:
                 await self._store_or_go_on_storing(leaving_turn)
             self._ended = True
             finished = finished_by(self.id, self._kept)
-            return done_with(finished, session_id=session_id, answering=answering, cost_usd=Decimal(0), kept=self._kept)
+            return done_with(finished, session_id=session_id, answering=answering, kept=self._kept)
         leaving_turn = await self._leaving(self._draft.finished(self.id, TurnState.DONE))
         await self._store_or_go_on_storing(leaving_turn)
-        return done_with(leaving_turn.finished, session_id=session_id, answering=answering, cost_usd=cost_of(leaving_turn.settled))
+        return done_with(leaving_turn.finished, session_id=session_id, answering=answering, settled=leaving_turn.settled)
 
     def _leaving_with(self, kept: CachedReply) -> Leaving | None:
         """Return the end of a turn that was answered by another one; None where it ended when it was opened."""
@@ -166,12 +170,9 @@ class ChatTurn:
         if self._meter is None:
             return None
         # Without Redis nobody knew that another would answer, so a call may be promised that is not needed now.
-        opened = None if self._meter.promised else replace(self._meter.template, id=uuid7())
-        attempt = self._meter.promised or opened
-        assert attempt is not None
-        return Leaving(
-            finished=finished_by(self.id, kept), settled=(saved_by(attempt, kept),), visit=self._entry.visit, opened=opened
-        )  # fmt: skip
+        unused = self._meter.give_back()
+        attempt = replace(self._meter.template, id=uuid7(), number=1 + len(unused))
+        return Leaving(finished=finished_by(self.id, kept), settled=unused, visit=self._entry.visit, cached=cached_by(attempt, kept))
 
     async def fail(self, error: ChatbotError) -> None:
         """Store that no answer came, or only a part of one."""
@@ -212,6 +213,7 @@ class ChatTurn:
         assert self._entry is not None
         finished = await self._draft.estimated(finished)
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
+        settled = self._route.with_savings(settled) if self._route else settled
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)

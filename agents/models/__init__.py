@@ -1,6 +1,6 @@
 """Agents, their versions, the providers whose models answer for them, and the keys that open them."""
 
-from .agents import Access, Agent, AgentVersion, MemoryScope, Publication, VersionFallback
+from .agents import Access, Agent, AgentVersion, MemoryScope, VersionFallback
 from .keys import ApiKey, KeyOwner, Scope
 from .providers import (
     KEY_VARIABLE_PATTERN,
@@ -11,6 +11,7 @@ from .providers import (
     validate_slug,
     validate_variable_name,
 )
+from .publications import Publication
 
 __all__ = [
     "KEY_VARIABLE_PATTERN",

@@ -126,6 +126,42 @@ class AgentVersion(models.Model):
         help_text="The most that is sent to the model for one answer: prompt, earlier turns and the new message. "
         "Older turns are left out first.",
     )
+    simple_provider = models.ForeignKey(
+        Provider,
+        verbose_name="provider of the cheaper model",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Who runs the model below. Empty: the provider that answers.",
+    )
+    simple_model = models.CharField(
+        "cheaper model",
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Answers simple messages, and all of them once a budget asks for it. The model above steps in where it cannot. "
+        "Empty: the chosen provider's default model or, if none is chosen, there is no cheaper model.",
+    )
+    simple_max_chars = models.PositiveIntegerField(
+        "longest simple message (characters)",
+        default=200,
+        db_default=200,
+        validators=[MaxValueValidator(100_000)],
+        help_text="A longer one is not simple. 0: none is; the cheaper model then answers only where a budget asks for it.",
+    )
+    simple_not_words = ArrayField(
+        models.CharField(max_length=100),
+        verbose_name="words of messages that are not simple",
+        default=list,
+        db_default=[],
+        blank=True,
+        size=100,
+        error_messages={"item_invalid": "Line %(nth)s:"},
+        help_text="Words or phrases, one a line. A message with one of them is not simple, however short. Capitals make no difference; "
+        "“refund” is not found in “refunds”.",
+    )
     memory_enabled = models.BooleanField(
         "long-term memory",
         default=False,
@@ -233,6 +269,7 @@ class AgentVersion(models.Model):
             models.CheckConstraint(condition=Q(temperature=None) | Q(temperature__range=(0, 2)), name="temperature_0_to_2"),
             models.CheckConstraint(condition=Q(top_p=None) | (Q(top_p__gt=0) & Q(top_p__lte=1)), name="top_p_0_to_1"),
             models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="max_output_tokens_positive"),
+            models.CheckConstraint(condition=Q(simple_max_chars__lte=100_000), name="simple_messages_at_most_100000_chars"),
             models.CheckConstraint(condition=Q(memory_scope__in=MemoryScope.values), name="memory_scope_is_known"),
             models.CheckConstraint(condition=Q(memory_threshold__range=(0, 40)), name="memory_threshold_0_to_40"),
             models.CheckConstraint(condition=Q(memory_cap__lte=10_000_000), name="memory_cap_at_most_10_million"),
@@ -261,23 +298,3 @@ class VersionFallback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.position}. {self.model or 'default model'}"
-
-
-class Publication(models.Model):
-    """Who made which version live, and when. Append-only: publishing and rolling back each add a row."""
-
-    class Kind(models.TextChoices):
-        PUBLISH = "publish", "published"
-        ROLL_BACK = "roll_back", "rolled back"
-
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="publications")
-    version = models.ForeignKey(AgentVersion, on_delete=models.CASCADE, related_name="publications")
-    kind = models.CharField(max_length=9, choices=Kind.choices)
-    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        ordering = ["-at", "-id"]
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()} v{self.version.number}"

@@ -25,6 +25,7 @@ class Scope(models.TextChoices):
     PINNED_VERSIONS = "pinned_versions", "pinned versions: choose an earlier published version of an agent"
     USAGE = "usage", "usage: read what was used and what it cost"
     ERASE = "erase", "erase: delete everything about a user"
+    MANAGE_KEYS = "manage_keys", "manage keys: make, rotate and revoke its owner's keys that open no more than itself"
 
 
 class KeyOwner(models.Model):

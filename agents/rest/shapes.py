@@ -27,6 +27,7 @@ def _is_one_path_segment(name: str) -> str:
 Storable = Annotated[str, AfterValidator(_is_storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_is_storable)]
 UserName = Annotated[Name, AfterValidator(_is_one_path_segment)]
+KeyName = Annotated[str, StringConstraints(min_length=1, max_length=50, strip_whitespace=True), AfterValidator(_is_storable)]
 MetadataText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_storable)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_is_storable)]
 

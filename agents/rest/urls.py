@@ -1,6 +1,6 @@
 from django.urls import path
 
-from agents.rest import agent_memories, conversations, memories, usage, users, views
+from agents.rest import agent_memories, conversations, keys, memories, usage, users, views
 from agents.rest.tokens import TokenView
 
 urlpatterns = [
@@ -17,5 +17,8 @@ urlpatterns = [
     path("conversations/<path:session_id>/messages", conversations.MessagesView.as_view(), name="messages"),
     path("conversations/<path:session_id>", conversations.ConversationView.as_view(), name="conversation"),
     path("usage", usage.UsageView.as_view(), name="usage"),
+    path("keys", keys.KeysView.as_view(), name="keys"),
+    path("keys/<str:id>", keys.KeyView.as_view(), name="key"),
+    path("keys/<str:id>/rotate", keys.KeyRotationView.as_view(), name="rotate"),
     path("tokens", TokenView.as_view(), name="tokens"),
 ]

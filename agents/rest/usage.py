@@ -94,11 +94,13 @@ class UsageLineShape(BaseModel):
     turns: int = Field(description="Messages that were answered, or should have been.")
     failed: int = Field(description="Calls that failed or broke midway.")
     cached: int = Field(description="Answers from the reply cache.")
+    routed: int = Field(description="Calls of a cheaper model than the agent's own, for simple messages or for a budget's sake.")
     prompt_tokens: int
     cached_tokens: int = Field(description="Of the prompt tokens, those that the vendor had in its cache.")
     completion_tokens: int
     cost_usd: str = Field(description="What it cost, as far as prices are known.")
-    saved_usd: str = Field(description="What the reply cache saved.")
+    saved_usd: str = Field(description="What was saved: by the reply cache, and by routing to cheaper models.")
+    saved_by_routing_usd: str = Field(description="Of it, by routing.")
     unpriced: int = Field(description="Calls of models whose price is not known; their cost is in no sum.")
 
 

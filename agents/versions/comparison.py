@@ -14,7 +14,7 @@ from agents.models import AgentVersion
 from .content import PROVIDERS, Content, content_fields, content_of
 
 CONTEXT_LINES: Final = 2
-DEFAULTED: Final = frozenset({*PROVIDERS, "model", "summary_model", "temperature", "top_p"})
+DEFAULTED: Final = frozenset({*PROVIDERS, "model", "simple_model", "summary_model", "temperature", "top_p"})
 """Fields that stand for a default where they are empty."""
 # Beyond this many lines an exact diff may take seconds; the whole text is shown as replaced instead.
 MAX_DIFF_LINES: Final = 5_000

@@ -91,6 +91,10 @@ class Answering:
     facts_by_model: bool = False
     summaries: bool = False
     reply_cache_s: int = 0
+    simple: ModelChoice | None = None
+    """The cheaper model, where the version has one that is not its own anyway."""
+    simple_max_chars: int = 0
+    simple_not_words: tuple[str, ...] = ()
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
 
@@ -252,8 +256,22 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         facts_by_model=version.facts_by_model,
         summaries=version.summaries,
         reply_cache_s=version.reply_cache_s,
+        simple=_simple_of(version, choices[0] if choices else None),
+        simple_max_chars=version.simple_max_chars,
+        simple_not_words=tuple(version.simple_not_words),
         background=_background_of(version, tuple(choices[:1])),
     )
+
+
+def _simple_of(version: AgentVersion, own: ModelChoice | None) -> ModelChoice | None:
+    """Return the cheaper model of `version`; None where there is none beside its `own`."""
+    if provider := version.simple_provider:
+        found = ModelChoice(_snapshot_of_provider(provider), version.simple_model or provider.default_model)
+    elif own is not None and version.simple_model:
+        found = ModelChoice(own.provider, version.simple_model)
+    else:
+        return None
+    return found if found.model and found != own else None
 
 
 def _background_of(version: AgentVersion, answering: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:

@@ -84,6 +84,9 @@ def missing_for_publication(version: AgentVersion) -> dict[str, list[str]]:
         missing["provider"] = ["Choose a provider, or ask an operator to mark one as the default."]
     elif not (version.model or provider.default_model):
         missing["model"] = [f"Name a model, or ask an operator to give the provider {provider.slug} a default model."]
+    cheaper = version.simple_provider
+    if cheaper is not None and not (version.simple_model or cheaper.default_model):
+        missing["simple_model"] = [f"Name the cheaper model: the provider {cheaper.slug} has no default model."]
     background = version.summary_provider
     if background is not None and not (version.summary_model or background.default_model):
         missing["summary_model"] = [f"Name a model for summaries and facts: the provider {background.slug} has no default model."]

@@ -80,6 +80,10 @@ class AgentDocument(BaseModel):
     top_p: float | None = None
     max_output_tokens: int = DEFAULTS["max_output_tokens"]
     prompt_budget_tokens: int = DEFAULTS["prompt_budget_tokens"]
+    simple_provider: str = ""
+    simple_model: str = DEFAULTS["simple_model"]
+    simple_max_chars: int = DEFAULTS["simple_max_chars"]
+    simple_not_words: list[str] = DEFAULTS["simple_not_words"]
     memory: Memory = Memory()
     knowledge: list[str] = DEFAULTS["knowledge"]
     facts_by_model: bool = DEFAULTS["facts_by_model"]

@@ -18,6 +18,8 @@ from django.conf import settings
 from memory.embedders import cache
 from memory.embedders.cache import Vector
 from memory.embedders.configured import MAX_DIMENSIONS, EmbeddingModel, embedding_model
+from memory.embedders.costs import metered, note_usage
+from memory.embedders.failures import EmbeddingFailed
 from observability.outbound import GuardedTransport, new_transport
 
 __all__ = ["EmbeddingFailed", "EmbeddingModel", "Vector", "embed", "embedding_model"]
@@ -32,18 +34,6 @@ _MOST_REASON_CHARS: Final = 300
 _NO_KEY: Final = "no-key-needed"
 
 
-class EmbeddingFailed(Exception):
-    """No vectors came.
-
-    Attributes:
-        is_final: these texts will never be embedded; anything else may pass.
-    """
-
-    def __init__(self, reason: str, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
-
-
 async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float = 60.0, cache_s: int | None = None) -> list[Vector]:
     """Return a vector of length 1 for each of `texts`, in order; what is in the cache, or twice among them, is asked for once.
 
@@ -51,7 +41,7 @@ async def embed(texts: Sequence[str], *, model: EmbeddingModel, timeout_s: float
         cache_s: how long new ones are cached, at most EMBEDDING_CACHE_S; None: as long as that.
 
     Raises:
-        EmbeddingFailed: they could not be had within `timeout_s`.
+        EmbeddingFailed: they could not be had within `timeout_s`, or (EmbeddingRefused) a budget leaves no room for it.
     """
     longest_s: int = settings.EMBEDDING_CACHE_S
     cache_s = longest_s if cache_s is None else min(cache_s, longest_s)
@@ -70,9 +60,10 @@ async def _make(texts: Sequence[str], *, model: EmbeddingModel, cache_s: int) ->
     vectors: dict[str, Vector] = {}
     for start in range(0, len(texts), _TEXTS_A_REQUEST):
         asked = texts[start : start + _TEXTS_A_REQUEST]
-        new = dict(zip(asked, await _request(asked, model), strict=True))
-        if cache_s:
-            cache.keep(new, model=model, seconds=cache_s)
+        async with metered(asked, model=model):
+            new = dict(zip(asked, await _request(asked, model), strict=True))
+            if cache_s:
+                cache.keep(new, model=model, seconds=cache_s)
         vectors |= new
     return vectors
 
@@ -88,7 +79,9 @@ async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
         said = answer.decode(errors="replace").replace(model.api_key or _NO_KEY, "(the key)")[:_MOST_REASON_CHARS]
         raise EmbeddingFailed(f"HTTP {status}: {said}", is_final=status in _FINAL_STATUSES)
     try:
-        by_index = {item.index: item.embedding for item in _decode(answer).data}
+        found = _decode(answer)
+        note_usage(found.usage.prompt_tokens if found.usage else None)
+        by_index = {item.index: item.embedding for item in found.data}
         vectors = [_numbers(by_index[index]) for index in range(len(texts))]
     except (msgspec.DecodeError, ValueError, LookupError, struct.error) as error:
         raise EmbeddingFailed(f"the answer does not hold {len(texts)} vectors: {error!r}") from error
@@ -136,8 +129,13 @@ class _Item(msgspec.Struct):
     embedding: str | list[float]
 
 
+class _Usage(msgspec.Struct):
+    prompt_tokens: Any = None
+
+
 class _Answer(msgspec.Struct):
     data: list[_Item]
+    usage: _Usage | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -21,6 +21,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from memory.embedders.client import RETRY_CACHE_S, EmbeddingModel, Vector
+from memory.embedders.costs import Payer, charged_to
 from memory.embedders.passages import embed_passages
 from memory.facts.storing import store_facts
 from memory.features import PassageFeatures, features_of
@@ -157,7 +158,8 @@ async def _read_together(turns: Sequence[MarkedTurn], read: FactReader) -> None:
         told = await read(turns[0].agent, [PastTurn(turn.message, turn.reply, turn.id) for turn in turns])
     facts = [_fact(turns[index], attribute, text) for index, attribute, text in told or ()]
     model = await run_burst(model_in_use) if facts else None
-    vectors = await _embed(facts, model) if model else [[] for _ in facts]
+    with charged_to(Payer(agent=turns[0].agent)):
+        vectors = await _embed(facts, model) if model else [[] for _ in facts]
     passages = [_passage(fact, own) for fact, own in zip(facts, vectors, strict=True) if fact.turn.owner_id is not None]
     await run_burst(store_read_facts, turns, passages, model=model)
 

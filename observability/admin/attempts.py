@@ -14,9 +14,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from observability.models import Attempt, AttemptOutcome
+from observability.money import usd
 from observability.naming import agent_choices, key_choices
 
-from .figures import per_million, usd, with_current
+from .figures import per_million, with_current
 from .reading import NewestPages, ReadOnlyAdmin
 
 _LABELS: Final = {

@@ -9,14 +9,6 @@ from typing import Any
 from django.core.validators import MaxValueValidator, MinValueValidator
 
 
-def usd(amount: Decimal) -> str:
-    """Return an amount of US dollars: in cents, small ones with four digits that count."""
-    if amount == 0 or abs(amount) >= 1:
-        return f"{amount:,.2f} USD"
-    digits = max(2, 3 - amount.adjusted())
-    return f"{amount:.{digits}f}".rstrip("0").ljust(4, "0") + " USD"
-
-
 def per_million(price: Decimal) -> str:
     """Return a price in US dollars per million tokens, all its digits, at least cents."""
     whole, _, rest = f"{price.normalize():f}".partition(".")

@@ -12,8 +12,7 @@ from django.db.models import Count
 
 from observability.budgets import period_of
 from observability.models import Budget, BudgetPeriod, BudgetScope
-
-from .figures import usd
+from observability.money import usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

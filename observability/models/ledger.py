@@ -63,6 +63,9 @@ class Attempt(models.Model):
     prompt_tokens = models.PositiveIntegerField(null=True)
     cached_tokens = models.PositiveIntegerField(null=True, help_text="Of the prompt, what the vendor had in its cache.")
     completion_tokens = models.PositiveIntegerField(null=True)
+    counted_prompt_tokens = models.PositiveIntegerField(
+        null=True, help_text="The prompt as we count it, of some that the vendor counted too: how far apart the two are is learned from it."
+    )
     is_estimated = models.BooleanField(default=False, help_text="The vendor reported no usage; the counts are ours.")
     input_usd = models.DecimalField(
         max_digits=16, decimal_places=8, null=True, help_text="The price then, per million tokens; null: unknown."
@@ -99,6 +102,9 @@ class Attempt(models.Model):
             models.Index(fields=["deadline_at"], condition=Q(outcome=AttemptOutcome.RUNNING), name="attempt_running"),
             models.Index(fields=["settled_xid"], name="attempt_by_settling"),
             models.Index(
+                fields=["provider", "model", "settled_at"], condition=Q(counted_prompt_tokens__isnull=False), name="attempt_counted"
+            ),
+            models.Index(
                 fields=["started_at"],
                 condition=Q(outcome__in=(AttemptOutcome.FAILED, AttemptOutcome.INTERRUPTED, AttemptOutcome.ORPHANED)),
                 name="attempt_failed",
@@ -116,11 +122,13 @@ class _Usage(models.Model):
     turns = models.BigIntegerField(help_text="Turns of a chat: its first attempts.")
     failed = models.BigIntegerField(help_text="Attempts that failed or broke midway.")
     cached = models.BigIntegerField(help_text="Answers from the reply cache.")
+    routed = models.BigIntegerField(help_text="Calls of a cheaper model than the agent's own.")
     prompt_tokens = models.BigIntegerField()
     cached_tokens = models.BigIntegerField()
     completion_tokens = models.BigIntegerField()
     cost_usd = models.DecimalField(max_digits=24, decimal_places=10)
     saved_usd = models.DecimalField(max_digits=24, decimal_places=10)
+    saved_by_routing_usd = models.DecimalField(max_digits=24, decimal_places=10, help_text="Of what was saved: by cheaper models.")
     unpriced = models.BigIntegerField(help_text="Attempts whose price is unknown: their cost is in no sum.")
 
     class Meta:

@@ -27,12 +27,17 @@ def vector_of(text: str, *, dimensions: int) -> list[float]:
 
 
 class EmbeddingServer:
-    """Serves any model with `dimensions`, `delay_s` late. `texts` counts what was asked for."""
+    """Serves any model with `dimensions`, `delay_s` late. `texts` counts what was asked for, and each word is a token.
+
+    Where it `tells_usage` is False, it says nothing of tokens.
+    """
 
     def __init__(self, *, dimensions: int) -> None:
         self.dimensions, self.delay_s = dimensions, 0.0
         self.texts: Counter[str] = Counter()
         self.refused = ""
+        self.calls = 0
+        self.tells_usage = True
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,11 +64,14 @@ class EmbeddingServer:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def answer(self, texts: list[str]) -> tuple[int, dict[str, Any]]:
+        self.calls += 1
         if self.refused and any(self.refused in text for text in texts):
             return 400, {"error": {"message": "this text is not taken"}}
         self.texts.update(texts)
         data = [{"index": at, "embedding": vector_of(text, dimensions=self.dimensions)} for at, text in enumerate(texts)]
-        return 200, {"object": "list", "data": data}
+        tokens = sum(len(text.split()) for text in texts)
+        usage = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}} if self.tells_usage else {}
+        return 200, {"object": "list", "data": data, **usage}
 
     def stop(self) -> None:
         self._http.shutdown()

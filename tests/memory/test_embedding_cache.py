@@ -19,6 +19,8 @@ from tests.factories import unique
 from tests.memory.embedding_server import EmbeddingServer, vector_of
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("live_db")  # every call is in the ledger
+
 
 @pytest.fixture(autouse=True)
 def _switched_on(settings, monkeypatch):

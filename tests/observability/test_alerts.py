@@ -155,6 +155,18 @@ def test_tokens_count_and_each_person_by_themselves(sink):
     assert len(sink.bodies) == 1, "what is due together is one message"
 
 
+def test_a_message_fits_into_what_discord_takes(sink, settings):
+    settings.ENVIRONMENT_NAME = "p" * 40
+    for _ in range(12):
+        make_budget(
+            name=f"{'n' * 60} {uuid7()}", limit_usd=Decimal("99999999"), limit_tokens=2**62, time_zone="America/Argentina/ComodRivadavia"
+        )
+    spend("99999998", tokens=2**62 - 1)
+    assert tell() == 12
+    assert [len(body["text"].split("\n")) for body in sink.bodies] == [5, 5, 2]
+    assert max(len(body["text"]) for body in sink.bodies) < 2000
+
+
 def test_a_notice_that_the_target_refuses_is_told_later(sink):
     make_budget()
     spend("6")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
 
@@ -13,7 +14,9 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from observability.models import Attempt, AttemptOutcome, RollupState, UsageConversation, UsageDay, UsageHour, UsagePerson
+from observability import ledger, rollups
+from observability.bursts import run_burst
+from observability.models import Attempt, AttemptOutcome, RollupState, SavedBy, UsageConversation, UsageDay, UsageHour, UsagePerson
 from observability.rollups import MEASURES, TABLES, roll_up, sums_of_attempts
 from observability.usage import Wanted, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
@@ -70,12 +73,14 @@ def test_sums_by_hour_day_person_and_conversation():
     settle(open_attempt(), outcome=AttemptOutcome.FAILED, prompt_tokens=None, completion_tokens=None)
     settle(open_attempt(), outcome=AttemptOutcome.CACHED, saved_usd=Decimal("0.5"), prompt_tokens=None, completion_tokens=None)
     settle(open_attempt(price=None), price=None)
+    settle(open_attempt(), prompt_tokens=0, completion_tokens=0, saved_usd=Decimal("0.25"), saved_by=SavedBy.ROUTING)
     open_attempt()  # still running: in no sum
     roll_all()
     check_sums()
     day = UsageDay.objects.get()
-    assert (day.attempts, day.turns, day.failed, day.cached, day.unpriced) == (5, 5, 1, 1, 1)
-    assert (day.cost_usd, day.saved_usd, day.prompt_tokens) == (3, Decimal("0.5"), 3_000_100)
+    assert (day.attempts, day.turns, day.failed, day.cached, day.unpriced) == (6, 6, 1, 1, 1)
+    assert (day.cost_usd, day.saved_usd, day.prompt_tokens) == (3, Decimal("0.75"), 3_000_100)
+    assert (day.routed, day.saved_by_routing_usd) == (1, Decimal("0.25"))
     assert [row.cost_usd for row in UsageHour.objects.order_by("hour")] == [1, 2]
     assert dict(UsagePerson.objects.values_list("subject_id", "cost_usd")) == {0: 0, 3: 1, 4: 2}
     assert UsageConversation.objects.get(conversation_id=8).cost_usd == 3
@@ -177,6 +182,25 @@ def test_workers_that_sum_at_once_count_nothing_twice():
     roll_all()
     check_sums()
     assert report_usage(ALL)[0].attempts == 20
+
+
+def test_the_worker_keeps_sums_up_and_settles_what_was_left_behind(monkeypatch):
+    monkeypatch.setattr(rollups, "_EVERY_S", 0.01)
+    monkeypatch.setattr(ledger, "_EVERY_S", 0.01)
+    left_behind = open_attempt(deadline_at=datetime.now(UTC) - timedelta(minutes=1))
+
+    async def work():
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+            group.create_task(rollups.keep_summing(stopping))
+            group.create_task(ledger.keep_settling_orphans(stopping))
+            while not await run_burst(UsageDay.objects.filter(failed=1).exists):  # noqa: ASYNC110 - another process would set no event either
+                await asyncio.sleep(0.02)
+            stopping.set()
+
+    asyncio.run(work())
+    assert Attempt.objects.get(pk=left_behind).outcome == "orphaned"
+    check_sums()
 
 
 def test_sums_stay_right_where_a_dump_is_restored_into_a_server_with_lower_numbers():

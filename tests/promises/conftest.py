@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from django.db import connection
 
 from chatbot_site.local import valkey
+from observability.api import run_burst
 from tests.live_server import LiveServer
 from tests.sse import Event, read_events
 from tests.waiting import eventually
@@ -153,16 +153,18 @@ def priced(live_db: None) -> Callable[..., None]:
     return priced
 
 
-async def in_time(ask: Callable[[], Any], *, what: str, timeout_s: float = 10.0) -> Any:
-    """Return the first true answer of `ask`, which reads the database; on a thread, with a connection of its own."""
+async def in_time(ask: Callable[[], Any], *, what: str, timeout_s: float = 10.0) -> None:
+    """Return once `ask`, which reads the database, answers what is true.
 
-    def wait() -> Any:
-        try:
-            return eventually(ask, what=what, timeout_s=timeout_s)
-        finally:
-            connection.close()
-
-    return await asyncio.to_thread(wait)
+    Raises:
+        AssertionError: it did not in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not await run_burst(lambda: bool(ask())):  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {timeout_s} s: {what}") from None
 
 
 def worker_of(server: LiveServer, stream: RawStream) -> Any:

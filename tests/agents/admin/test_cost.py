@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 from django.test import Client
 
-from agents.admin.cost_chart import DayCost, dollars, draw_costs
+from agents.admin.cost_chart import DayCost, draw_costs
 from memory.models import Conversation, Subject
 from observability.models import AttemptOutcome
 from tests.factories import make_agent, make_key, make_user
@@ -52,17 +52,17 @@ def test_it_adds_up_by_agent_model_key_and_conversation(cost):
     settle(failed, model="small", outcome=AttemptOutcome.FAILED, error_code="upstream-timeout", prompt_tokens=None, completion_tokens=None)
     page = cost()
     total = page.context["total"]
-    assert (total.cost, total.saved, total.line.turns, total.tokens) == ("$3.75", "$0.50", 4, 3_750_000)
+    assert (total.cost, total.saved, total.line.turns, total.tokens) == ("3.75 USD", "0.50 USD", 4, 3_750_000)
     assert page.context["hit_rate"] == "25%"
     tables = {title: {row.title: (row.cost, row.share) for row in rows} for title, _, rows in page.context["tables"]}
-    assert tables["Agents"]["Web shop helper"] == ("$2.50", "67%")
-    assert tables["Agents"]["gone"] == ("$1.25", "33%")
-    assert tables["Models"]["large"] == ("$2.50", "67%")
-    assert tables["API keys"]["production"] == ("$2.50", "67%")
-    assert tables["API keys"]["without a key"] == ("$1.25", "33%")
+    assert tables["Agents"]["Web shop helper"] == ("2.50 USD", "67%")
+    assert tables["Agents"]["gone"] == ("1.25 USD", "33%")
+    assert tables["Models"]["large"] == ("2.50 USD", "67%")
+    assert tables["API keys"]["production"] == ("2.50 USD", "67%")
+    assert tables["API keys"]["without a key"] == ("1.25 USD", "33%")
     [row] = page.context["conversations"]
     assert row.url == f"/admin/memory/conversation/{conversation.pk}/change/"
-    assert [bar.day.cost for bar in page.context["chart"].bars] == ["$0", "$1.25", "$2.50"]
+    assert [bar.day.cost for bar in page.context["chart"].bars] == ["0.00 USD", "1.25 USD", "2.50 USD"]
     text = page.content.decode()
     assert "upstream-timeout" in text
     assert key.secret not in text
@@ -77,7 +77,7 @@ def test_an_unknown_price_is_never_nothing(cost):
 
 def test_this_month_and_its_forecast_where_no_days_are_chosen(cost):
     spend("1", started_at=datetime.now(UTC))
-    assert cost("").context["forecast"].startswith("$")
+    assert cost("").context["forecast"].endswith(" USD")
     assert cost(SPAN).context["forecast"] == ""
 
 
@@ -95,17 +95,6 @@ def test_csv(cost):
     assert answer["Content-Disposition"].startswith("attachment")
     [row] = csv.DictReader(io.StringIO(answer.content.decode()))
     assert (row["day"], row["agent"], row["model"], row["cost_usd"]) == (str(NOON.date()), "'=evil", "large", "2.5")
-
-
-@pytest.mark.parametrize(
-    ("amount", "shown"),
-    [
-        ("0", "$0"), ("1234.567", "$1,234.57"), ("1", "$1.00"), ("0.5", "$0.50"), ("0.012349", "$0.0123"),
-        ("0.0000000012", "$0.0000000012"), ("0.9999", "$1.00"),
-    ],
-)  # fmt: skip
-def test_amounts_as_people_read_them(amount, shown):
-    assert dollars(Decimal(amount)) == shown
 
 
 @pytest.mark.parametrize("highest", ["0", "0.0000007", "0.2184", "1", "3.99", "4.01", "100", "12345"])

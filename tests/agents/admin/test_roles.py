@@ -29,6 +29,7 @@ AGENT_READING = {
     "admin:agents_agent_version",
     "admin:agents_agent_memory",
     "admin:agents_agent_recall",
+    "admin:agents_agent_route",
     "admin:agents_agent_named",
 }
 AGENT_WRITING = {

@@ -16,6 +16,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from agents.models import Agent, Provider, Publication
 from agents.versions.formats import dump, parse
+from observability.models import ModelPrice
 from tests.factories import make_agent, make_provider, make_user
 
 EXAMPLES = {"companion", "sales", "support"}
@@ -154,3 +155,16 @@ def test_several_at_once_do_it_once(environment: Any) -> None:
     assert sum("password" in output for output in outputs) == 1
     assert Agent.objects.count() == Publication.objects.count() == 3
     assert User.objects.count() == Provider.objects.count() == 1
+
+
+def test_models_of_a_public_vendor_are_priced(fresh: None, environment: Any) -> None:
+    environment.OPENAI_API_KEY, environment.DEFAULT_CHAT_MODEL = "sk-test", "gpt-5-mini"
+    assert "unknown" not in setup()
+    assert ModelPrice.objects.get(provider="openai", model="gpt-5-mini").output_usd == 2
+    setup()
+    assert ModelPrice.objects.filter(provider="openai", model="gpt-5-mini").count() == 1
+
+
+def test_what_has_no_known_price_is_said(fresh: None, environment: Any) -> None:
+    environment.OPENAI_BASE_URL, environment.DEFAULT_CHAT_MODEL = "http://127.0.0.1:9/v1", "my-model"
+    assert "The price of my-model at environment is unknown: enter it in the admin under Prices" in setup()

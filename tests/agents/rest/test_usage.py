@@ -61,8 +61,8 @@ def test_one_line_of_everything(usage, spending):
         "by": [],
         "lines": [
             {
-                "attempts": 2, "turns": 2, "failed": 0, "cached": 0, "prompt_tokens": 1_250_003, "cached_tokens": 0,
-                "completion_tokens": 0, "cost_usd": "1.25", "saved_usd": "0", "unpriced": 1,
+                "attempts": 2, "turns": 2, "failed": 0, "cached": 0, "routed": 0, "prompt_tokens": 1_250_003, "cached_tokens": 0,
+                "completion_tokens": 0, "cost_usd": "1.25", "saved_usd": "0", "saved_by_routing_usd": "0", "unpriced": 1,
             }
         ],
     }  # fmt: skip

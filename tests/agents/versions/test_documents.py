@@ -59,6 +59,10 @@ documents = st.builds(
     top_p=st.none() | st.floats(0.01, 1, allow_nan=False),
     max_output_tokens=st.integers(1, 200_000),
     prompt_budget_tokens=st.integers(100, 2_000_000),
+    simple_provider=st.sampled_from(["", PROVIDER]),
+    simple_model=texts,
+    simple_max_chars=st.integers(0, 100_000),
+    simple_not_words=st.lists(texts.filter(str.strip), max_size=3),
     memory=st.builds(
         Memory,
         enabled=st.booleans(),

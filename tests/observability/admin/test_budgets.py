@@ -10,10 +10,11 @@ from django.db import transaction
 from django.test import Client
 from uuid_utils.compat import uuid7
 
-from observability.admin.figures import per_million, usd
+from observability.admin.figures import per_million
 from observability.budgets import Claim, active_budgets, reserve, settle_reservations
 from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts
 from observability.models import AttemptKind, AttemptOutcome, Budget, BudgetPeriod
+from observability.money import usd
 from observability.prices import Price
 from tests.factories import make_agent, make_key, make_key_owner
 

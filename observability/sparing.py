@@ -1,0 +1,51 @@
+"""Budgets of which so much is spent that agents are to answer with their cheaper models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from django.db.models import F, Q
+from django.utils import timezone
+
+from observability.budgets import period_of
+from observability.models import Budget, BudgetPeriod, BudgetScope
+
+_MOST_PEOPLE: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparing:
+    """A budget that asks for cheaper models: of an agent, of a key ("": any), and of whom (None: of everybody)."""
+
+    budget: str
+    agent: str
+    key: str
+    subject_ids: frozenset[int] | None = None
+
+
+def list_sparing() -> list[Sparing]:
+    """Return the budgets that ask for cheaper models now, with one query."""
+    now = timezone.now()
+    is_reached = Q(spent_usd__gte=F("budget__limit_usd") * F("budget__cheaper_at") / 100) | Q(
+        spent_tokens__gte=F("budget__limit_tokens") * F("budget__cheaper_at") / 100
+    )
+    rows = BudgetPeriod.objects.filter(
+        is_reached, budget__is_active=True, budget__cheaper_at__isnull=False, ends_at__gt=now, starts_at__lte=now
+    ).select_related("budget")
+    budgets: dict[int, Budget] = {}
+    people: defaultdict[int, set[int]] = defaultdict(set)
+    for row in rows.order_by("-ends_at", "id")[:_MOST_PEOPLE]:
+        if period_of(row.budget, now) == (row.starts_at, row.ends_at):
+            budgets[row.budget_id] = row.budget
+            people[row.budget_id].add(row.subject_id)
+    return [
+        Sparing(
+            budget=budget.name,
+            agent=budget.agent,
+            key=budget.key,
+            subject_ids=frozenset(people[id]) if budget.scope == BudgetScope.USER else None,
+        )
+        for id, budget in budgets.items()
+    ]
