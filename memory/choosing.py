@@ -60,8 +60,11 @@ def choose(
     else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers. Where
     `question` was asked before in the same words, that tells nothing new and is left out.
     """
-    tokens = [max(tokens_of(passage), 1) for passage in ranked]
-    values = [passage.score - _PRICE_OF_LENGTH * math.log(cost) for passage, cost in zip(ranked, tokens, strict=True)]
+    tokens = _Tokens(ranked, tokens_of)
+    values = [
+        -math.inf if threshold and passage.score < threshold else passage.score - _PRICE_OF_LENGTH * math.log(tokens[place])
+        for place, passage in enumerate(ranked)
+    ]
     told_by_facts = _told_by_facts(ranked, values, threshold=threshold)
     choosing = _Choosing(
         ranked, tokens, told_by_facts, question=question, threshold=threshold, passages_left=limit, tokens_left=budget_tokens
@@ -74,13 +77,26 @@ def choose(
     )
 
 
+class _Tokens(dict[int, int]):
+    """What each of `ranked` costs, by place, counted when it is asked for: of most that score too low never."""
+
+    def __init__(self, ranked: Sequence[Ranked], tokens_of: Callable[[Ranked], int]) -> None:
+        super().__init__()
+        self._ranked = ranked
+        self._tokens_of = tokens_of
+
+    def __missing__(self, place: int) -> int:
+        cost = self[place] = max(self._tokens_of(self._ranked[place]), 1)
+        return cost
+
+
 class _Choosing:
     """A choice while it is made. Passages are named by their places in `ranked`."""
 
     def __init__(
         self,
         ranked: Sequence[Ranked],
-        tokens: Sequence[int],
+        tokens: _Tokens,
         told: Set[int],
         *,
         question: str,

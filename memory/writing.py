@@ -75,7 +75,11 @@ _TAKE_TURNS: Final = f"""
     {_DUE} AND owner.id = ANY(%s)
     ORDER BY owner.id, conversation.id, turn.seq LIMIT %s
 """
-_FREE_OWNERS: Final = "UPDATE memory_owner SET busy_until = NULL WHERE id = ANY(%s)"
+# In the order in which whoever erases, forgets or writes locks them.
+_FREE_OWNERS: Final = """
+    UPDATE memory_owner SET busy_until = NULL
+    WHERE id IN (SELECT id FROM memory_owner WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE)
+"""
 
 
 @dataclass(frozen=True, slots=True)

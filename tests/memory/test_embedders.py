@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import json
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -201,6 +203,25 @@ def test_vectors_of_any_length_are_made_one_long(scripted):
     assert "dimensions" not in scripted.asked[0]
 
 
+def test_vectors_come_as_floats_in_base64_or_as_lists(scripted):
+    packed = base64.b64encode(struct.pack("<4f", 1, 1, 1, 1)).decode()
+    scripted.answers.append((200, {"object": "list", "data": [{"index": 1, "embedding": packed}, {"index": 0, "embedding": [2, 0, 0, 0]}]}))
+    assert run(embed(["a", "b"], model=scripted.model)) == [[1, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]
+    assert scripted.asked[0]["encoding_format"] == "base64"
+
+
+def test_a_server_that_knows_lists_only_is_asked_for_lists(scripted):
+    scripted.answers.append((422, {"error": {"message": "encoding_format: not supported"}}))
+    assert run(embed(["a"], model=scripted.model)) == [[0.6, 0.8]]
+    assert ["encoding_format" in body for body in scripted.asked] == [True, False]
+
+
+def test_a_key_that_the_server_repeats_is_in_no_reason(scripted):
+    scripted.answers.append((401, {"error": {"message": "wrong key: sk-secret-one"}}))
+    with pytest.raises(EmbeddingFailed, match=r"HTTP 401: .*wrong key: \(the key\)"):
+        run(embed(["a"], model=replace(scripted.model, api_key="sk-secret-one")))
+
+
 def test_dimensions_are_asked_for_where_they_are_set(scripted):
     model = EmbeddingModel(scripted.model.base_url, "", "some-model", 2)
     run(embed(["a"], model=model))
@@ -226,6 +247,8 @@ def test_many_texts_go_in_several_requests(scripted):
         (200, {"object": "list"}, False),
         (200, [], False),
         (200, {"object": "list", "data": [{"index": 0, "embedding": "nonsense"}]}, False),
+        (200, {"object": "list", "data": [{"index": 0, "embedding": "AAAA"}]}, False),
+        (200, {"object": "list", "data": [{"index": 0, "embedding": None}]}, False),
     ],
 )
 def test_what_goes_wrong_is_one_error(scripted, status, answer, is_final):

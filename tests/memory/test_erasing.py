@@ -39,7 +39,7 @@ from memory.recollections import RecalledPassage
 from memory.storing import NewPassage, store
 from memory.turns import FinishedTurn, NewTurn, finish_turns, open_turns
 from memory.upkeep.conversations import end_conversations
-from memory.writing import take_due_turns
+from memory.writing import free_owners, take_due_turns
 from observability.api import GroupCommit, run_burst
 from tests.factories import forget_vectors, unique
 from tests.waiting import eventually
@@ -330,6 +330,24 @@ def test_a_worker_makes_no_owner_for_a_person_who_is_being_erased(finish, in_thr
     assert turn.pk not in {due.id for due in taking.result(10).turns}
     go_on.set()
     erasing_it.result(20)
+
+
+def test_a_worker_lets_go_of_owners_in_the_order_in_which_they_are_locked(in_thread):
+    subjects = [Subject.objects.create(owner="owner:1", name=unique("person")) for _ in range(2)]
+    first, second = [MemoryOwner.objects.create(agent="companion", subject=subject) for subject in subjects]
+    MemoryOwner.objects.filter(pk=first.pk).update(user_name="Ada")  # stands behind the other in the table now
+
+    def free():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        free_owners([second.pk, first.pk])
+
+    with transaction.atomic():
+        MemoryOwner.objects.select_for_update().get(pk=first.pk)
+        freeing = in_thread(lambda: run(run_burst(free)))
+        eventually(somebody_waits_for_a_lock, what="the worker waits", timeout_s=10)
+        assert MemoryOwner.objects.select_for_update(nowait=True).get(pk=second.pk)
+    freeing.result(10)
 
 
 def test_what_is_added_about_a_person_during_an_erasure_is_about_a_new_one(person, in_thread):

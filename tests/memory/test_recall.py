@@ -325,6 +325,14 @@ def test_what_is_chosen_is_worth_its_tokens():
     assert chosen(1) == []
 
 
+def test_what_scores_too_low_is_not_even_counted():
+    counted = []
+    ranked = [passage(number, 10.0 - number, f"text {number}") for number in range(6)]
+    found = choose(ranked, limit=5, budget_tokens=100, tokens_of=lambda p: counted.append(p.id) or 2, threshold=7.5)
+    assert [each.id for each in found.passages] == counted == [0, 1, 2]
+    assert [each.reason for each in found.left_out] == [WhyNot.BELOW_THRESHOLD] * 3
+
+
 def test_a_short_answer_brings_its_question_along():
     answering = {"features": {"answers_question": 1.4}}
     question = replace(passage(1, 3.0, "Where were you born?"), seq=7)
