@@ -51,6 +51,12 @@ TABLES = (
 @pytest.fixture(autouse=True)
 def _only_our_space(live_db):
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
+    _forget_vectors()
+    yield
+    _forget_vectors()
+
+
+def _forget_vectors():
     Sentence.objects.all().delete()
     WideSentence.objects.all().delete()
     EmbeddingSpace.objects.all().delete()
