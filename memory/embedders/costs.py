@@ -126,8 +126,7 @@ def charged_to(payer: Payer, *, promised: NewAttempt | Refusal | None = None, wa
         yield
     finally:
         _account.reset(token)
-        if isinstance(account.promised, NewAttempt):  # it was in the cache, or nobody waits any more
-            _settle_soon(SettledAttempt(id=account.promised.id, outcome=AttemptOutcome.CANCELLED, **_named(account.promised)))
+        give_back(account.promised)  # it was in the cache, or nobody waits any more
 
 
 def note_usage(prompt_tokens: int | None) -> None:
@@ -223,7 +222,12 @@ async def _with_usage(
     return replace(ended, prompt_tokens=tokens, cached_tokens=0, completion_tokens=0, is_estimated=True)
 
 
-def _settle_soon(ended: SettledAttempt) -> None:
+def give_back(promised: NewAttempt | Refusal | None) -> None:
+    """Settle a call that is not made after all, in the background."""
+    if not isinstance(promised, NewAttempt):
+        return
+    ended = SettledAttempt(id=promised.id, outcome=AttemptOutcome.CANCELLED, **_named(promised))
+
     async def settle() -> None:
         with contextlib.suppress(DatabaseError):  # the reaper does it
             await _settling.submit(ended)
