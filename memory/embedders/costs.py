@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 _GIVEN_UP_AFTER: Final = timedelta(minutes=5)
 # Some tokenizers put a mark before and after each text.
 _MARKS_A_TEXT: Final = 2
+_MOST_TOKENS: Final = 2**31 - 1
 _UNSENT: Final = (openai.APIStatusError, httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
@@ -129,9 +130,10 @@ def charged_to(payer: Payer, *, promised: NewAttempt | Refusal | None = None, wa
         give_back(account.promised)  # it was in the cache, or nobody waits any more
 
 
-def note_usage(prompt_tokens: int | None) -> None:
-    """Tell what the vendor counted in the call under way; None: it did not say."""
-    if reported := _reported.get(None):
+def note_usage(prompt_tokens: object) -> None:
+    """Tell what the vendor says that it counted in the call under way. What is no number of tokens is as good as nothing said."""
+    reported = _reported.get(None)
+    if reported and isinstance(prompt_tokens, int) and 0 < prompt_tokens <= _MOST_TOKENS:
         reported.prompt_tokens = prompt_tokens
 
 

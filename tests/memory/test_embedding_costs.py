@@ -118,8 +118,10 @@ def test_a_call_costs_what_the_vendor_reports(server, price):
     assert call.latency_ms is not None
 
 
-def test_what_a_vendor_does_not_report_is_estimated(server, price):
-    server.tells_usage = False
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, *({"usage": {"prompt_tokens": told}} for told in (0, -1, 2**40, "3", None))])
+def test_what_a_vendor_does_not_report_is_estimated(server, price, usage):
+    answer = server.answer
+    server.answer = lambda texts: (200, {**{key: value for key, value in answer(texts)[1].items() if key != "usage"}, **usage})
     run(embed(["one two three"], model=embedding_model()))
     [call] = calls_of(server)
     assert call.is_estimated
