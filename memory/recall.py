@@ -23,7 +23,7 @@ from psycopg.errors import QueryCanceled
 from memory.choosing import LeftOut, choose
 from memory.embedders.client import embed
 from memory.embedders.configured import EmbeddingModel, usable_models
-from memory.embedders.costs import Payer, Terms, charged_to, promise, terms_of
+from memory.embedders.costs import Payer, Terms, charged_to, give_back, promise, terms_of
 from memory.isolation import act_for, stop_acting
 from memory.question import Asked, read_question
 from memory.ranking import Ranked, rank, steady_plans
@@ -132,7 +132,12 @@ async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     models = usable_models()
     if not models:
         return (), ()
-    sources, promised = await run_burst(_find, wish, models=models, terms=await terms_of(models))
+    finding = asyncio.ensure_future(run_burst(_find, wish, models=models, terms=await terms_of(models)))
+    try:
+        sources, promised = await asyncio.shield(finding)
+    except asyncio.CancelledError:
+        finding.add_done_callback(_give_back_found)
+        raise
     if sources is None:
         return (), ()
     with charged_to(_payer_of(wish), promised=promised, waits=False):
@@ -146,6 +151,12 @@ def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None) 
         return sources, None
     stop_acting()
     return sources, promise(wish.question[:QUESTION_CHARS], model=sources.model, payer=_payer_of(wish), terms=terms)
+
+
+def _give_back_found(finding: asyncio.Future[tuple[Sources | None, NewAttempt | Refusal | None]]) -> None:
+    """Nobody waits for the question's vector any more."""
+    if not finding.cancelled() and finding.exception() is None:
+        give_back(finding.result()[1])
 
 
 def _payer_of(wish: Wish) -> Payer:

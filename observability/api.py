@@ -29,7 +29,7 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
-from observability.sparing import list_sparing
+from observability.sparing import list_sparing, refuses_unpriced
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -102,6 +102,7 @@ __all__ = [
     "promise_attempts",
     "record_cached",
     "redis_call",
+    "refuses_unpriced",
     "register_health_check",
     "register_models_in_use",
     "report_usage",

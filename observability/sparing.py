@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +11,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from observability.budgets import period_of
-from observability.models import Budget, BudgetPeriod, BudgetScope
+from observability.models import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice
 
 _MOST_PEOPLE: Final = 20_000
 
@@ -23,6 +24,17 @@ class Sparing:
     agent: str
     key: str
     subject_ids: frozenset[int] | None = None
+
+
+def refuses_unpriced(budgets: Sequence[Budget], *, agent: str, key: str) -> bool:
+    """Tell whether one of `budgets` may refuse calls of this agent and key whose price is unknown."""
+    return any(
+        budget.limit_usd is not None
+        and budget.on_unknown_price == OnUnknownPrice.REFUSE
+        and budget.agent in ("", agent)
+        and budget.key in ("", key)
+        for budget in budgets
+    )
 
 
 def list_sparing() -> list[Sparing]:

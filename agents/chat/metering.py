@@ -174,7 +174,6 @@ class Meter:
         await self._finish_asking()
         self.give_back()
         if running := self._running:
-            self._running = None
             last = replace(self._settled(running, outcome, error_code=error_code), first_token_ms=first_token_ms)
             if usage is None:
                 last = replace(last, is_estimated=True)
@@ -187,16 +186,18 @@ class Meter:
                     counted_prompt_tokens=None if is_estimated else await self._counted_to_learn(last),
                     is_estimated=is_estimated,
                 )
+            # At once, after whatever waits: who is cancelled meanwhile and asks again finds it still running.
+            self._running = None
             self._ended.append(last)
         await self._estimate()
         return tuple(self._ended)
 
     async def _finish_asking(self) -> None:
         if asking := self._asking:
-            self._asking = None
             with suppress(Exception):  # then nothing was promised, or nobody can know: the reaper ends what was
-                if await asking[1] is None:
+                if await asyncio.shield(asking[1]) is None:
                     self._promised = asking[0]
+            self._asking = None
 
     async def _counted_to_learn(self, attempt: SettledAttempt) -> int | None:
         """Return how many tokens we count in the prompt, where that is to be learned from beside the provider's count."""

@@ -18,7 +18,7 @@ from agents.chat.metering import price_of
 from agents.chat.question import Question
 from agents.versions.live import Answering, ModelChoice
 from memory.api import people_numbered
-from observability.api import AttemptOutcome, Polled, Price, SavedBy, SettledAttempt, list_sparing
+from observability.api import AttemptOutcome, Polled, Price, SavedBy, SettledAttempt, budgets_now, list_sparing, refuses_unpriced
 
 _MOST_WORDS_SHOWN: Final = 8
 
@@ -88,11 +88,17 @@ async def route(question: Question, answering: Answering) -> Route:
     """
     if answering.simple is None or not answering.choices:
         return route_by_rule(answering, question.message)
-    if budget := await _asking_to_save(question, answering):
+    own_price, budgets = await price_of(answering.choices[0]), await budgets_now.get()
+    is_unpriced = own_price is not None and await price_of(answering.simple) is None
+    if is_unpriced and refuses_unpriced(budgets, agent=answering.slug, key=question.caller.key_id):
+        why = f"{named(answering.choices[0])} answers: what {named(answering.simple)} costs is unknown, and a budget wants to know."
+        return Route(answering=answering, why=why)
+    is_possible = any(budget.cheaper_at for budget in budgets)
+    if is_possible and (budget := await _asking_to_save(question, answering)):
         found = _to_cheaper(answering, SavedBy.BUDGET, f"the budget “{budget}” asks for cheaper models.")
     else:
         found = route_by_rule(answering, question.message)
-    return replace(found, own_price=await price_of(answering.choices[0])) if found.saved_by else found
+    return replace(found, own_price=own_price) if found.saved_by else found
 
 
 def route_by_rule(answering: Answering, message: str) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -40,12 +41,20 @@ class Rotation(Strict):
     overlap_s: int = Field(default=86_400, ge=0, le=int(LONGEST_OVERLAP.total_seconds()), description="For how long the old key goes on.")
 
 
+class KeyState(StrEnum):
+    """Whether a key opens anything still."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
 class KeyShape(BaseModel):
     """A key, without its secret."""
 
     id: str = Field(description="Its public id: the part before the dot.")
     name: str
-    state: Literal["active", "expired", "revoked"]
+    state: KeyState
     scopes: list[str]
     agents: list[str] | None = Field(description="The agents that it may use; null: every agent.")
     created_at: datetime

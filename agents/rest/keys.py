@@ -23,7 +23,7 @@ from agents.access.keyring import InvalidKey
 from agents.models import Agent, ApiKey, KeyOwner, Scope
 from agents.rest.asyncview import AsyncAPIView
 from agents.rest.authentication import caller_of
-from agents.rest.key_shapes import KeyList, KeyShape, NewKey, NewSecret, Rotation
+from agents.rest.key_shapes import KeyList, KeyShape, KeyState, NewKey, NewSecret, Rotation
 from agents.rest.private import private_json
 from agents.rest.problems import KEY_NEEDED, problems
 from agents.rest.shapes import read
@@ -201,7 +201,7 @@ def _with_secret(issued: IssuedKey) -> dict[str, Any]:
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
-    state = "revoked" if key.revoked else "active" if key.is_usable() else "expired"
+    state = KeyState.REVOKED if key.revoked else KeyState.ACTIVE if key.is_usable() else KeyState.EXPIRED
     return {
         "id": key.prefix,
         "name": key.name,

@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 _GIVEN_UP_AFTER: Final = timedelta(minutes=5)
 # Some tokenizers put a mark before and after each text.
 _MARKS_A_TEXT: Final = 2
+_MOST_TOKENS: Final = 2**31 - 1
 _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
@@ -125,13 +126,13 @@ def charged_to(payer: Payer, *, promised: NewAttempt | Refusal | None = None, wa
         yield
     finally:
         _account.reset(token)
-        if isinstance(account.promised, NewAttempt):  # it was in the cache, or nobody waits any more
-            _settle_soon(SettledAttempt(id=account.promised.id, outcome=AttemptOutcome.CANCELLED, **_named(account.promised)))
+        give_back(account.promised)  # it was in the cache, or nobody waits any more
 
 
-def note_usage(prompt_tokens: int | None) -> None:
-    """Tell what the vendor counted in the call under way; None: it did not say."""
-    if reported := _reported.get(None):
+def note_usage(prompt_tokens: object) -> None:
+    """Tell what the vendor says that it counted in the call under way. What is no number of tokens is as good as nothing said."""
+    reported = _reported.get(None)
+    if reported and isinstance(prompt_tokens, int) and 0 < prompt_tokens <= _MOST_TOKENS:
         reported.prompt_tokens = prompt_tokens
 
 
@@ -222,7 +223,12 @@ async def _with_usage(
     return replace(ended, prompt_tokens=tokens, cached_tokens=0, completion_tokens=0, is_estimated=True)
 
 
-def _settle_soon(ended: SettledAttempt) -> None:
+def give_back(promised: NewAttempt | Refusal | None) -> None:
+    """Settle a call that is not made after all, in the background."""
+    if not isinstance(promised, NewAttempt):
+        return
+    ended = SettledAttempt(id=promised.id, outcome=AttemptOutcome.CANCELLED, **_named(promised))
+
     async def settle() -> None:
         with contextlib.suppress(DatabaseError):  # the reaper does it
             await _settling.submit(ended)

@@ -153,9 +153,10 @@ class AttemptAdmin(ReadOnlyAdmin):
         cached = "" if attempt.cached_input_usd is None else f", cached input {per_million(attempt.cached_input_usd)}"
         return f"input {per_million(attempt.input_usd)}{cached}, output {per_million(attempt.output_usd)}"
 
-    @admin.display(description="saved by the cache")
+    @admin.display(description="saved")
     def saved(self, attempt: Attempt) -> str:
-        return usd(attempt.saved_usd)
+        by = f", by {attempt.get_saved_by_display()}" if attempt.saved_by else ""
+        return f"{usd(attempt.saved_usd)}{by}"
 
     @admin.display(description="person")
     def person(self, attempt: Attempt) -> str:

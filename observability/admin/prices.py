@@ -14,9 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
+from observability.calibration import EXACT, Calibration, read_calibrations
 from observability.catalogue import unpriced_models
 from observability.models import ModelPrice, PriceSource
 from observability.prices import price_list
+from observability.tokens import is_counted_exactly
 
 from .figures import bound, per_million
 
@@ -61,7 +63,7 @@ class ModelPriceAdmin(ModelAdmin):
     """What models cost. Rows of the catalogue are renewed by themselves, so nobody changes them."""
 
     form = PriceForm
-    list_display = ("model_name", "provider", "state", "input", "cached_input", "output", "since")
+    list_display = ("model_name", "provider", "state", "input", "cached_input", "output", "tokens", "since")
     list_display_links = ("model_name",)
     list_filter = ("source",)
     search_fields = ("provider", "model")
@@ -75,10 +77,11 @@ class ModelPriceAdmin(ModelAdmin):
         return response
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        changelist, now = super().get_changelist_instance(request), _held_now()
+        changelist, now, learned = super().get_changelist_instance(request), _held_now(), read_calibrations()
         changelist.result_list = list(changelist.result_list)
         for price in changelist.result_list:
             price.holds = now.get((price.provider, price.model)) == price.pk
+            price.calibration = learned.get((price.provider, price.model), EXACT)
         return changelist
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -129,6 +132,17 @@ class ModelPriceAdmin(ModelAdmin):
     def output(self, price: ModelPrice) -> str:
         tiers = "".join(f"; {per_million(Decimal(tier['output_usd']))} above {tier['above_tokens']:,}" for tier in price.tiers)
         return per_million(price.output_usd) + tiers
+
+    @admin.display(description="token counts")
+    def tokens(self, price: ModelPrice) -> SafeString:
+        learned: Calibration = price.calibration  # type: ignore[attr-defined] # set by get_changelist_instance
+        if is_counted_exactly(price.model):
+            how, told = "as OpenAI publishes", f"{learned.samples} calls reported {learned.ratio:.3f} times as many"
+        else:
+            how = f"ours times {learned.ratio:.2f}" if learned.is_known else "ours"
+            told = f"off by {learned.error:.1%} of what {learned.samples} calls reported"
+        help_text = told if learned.is_known else "no usage compared yet"
+        return format_html('<span class="ca-cell"><span>{}</span><span class="ca-help">{}</span></span>', how, help_text)
 
     @admin.display(description="from", ordering="effective_from")
     def since(self, price: ModelPrice) -> SafeString:

@@ -27,17 +27,13 @@ def vector_of(text: str, *, dimensions: int) -> list[float]:
 
 
 class EmbeddingServer:
-    """Serves any model with `dimensions`, `delay_s` late. `texts` counts what was asked for, and each word is a token.
-
-    Where it `tells_usage` is False, it says nothing of tokens.
-    """
+    """Serves any model with `dimensions`, `delay_s` late. `texts` counts what was asked for, and each word is a token."""
 
     def __init__(self, *, dimensions: int) -> None:
         self.dimensions, self.delay_s = dimensions, 0.0
         self.texts: Counter[str] = Counter()
         self.refused = ""
         self.calls = 0
-        self.tells_usage = True
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -70,8 +66,7 @@ class EmbeddingServer:
         self.texts.update(texts)
         data = [{"index": at, "embedding": vector_of(text, dimensions=self.dimensions)} for at, text in enumerate(texts)]
         tokens = sum(len(text.split()) for text in texts)
-        usage = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}} if self.tells_usage else {}
-        return 200, {"object": "list", "data": data, **usage}
+        return 200, {"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
     def stop(self) -> None:
         self._http.shutdown()

@@ -166,7 +166,7 @@ def test_which_model_is_used(settings):
 
 
 @pytest.fixture
-def scripted(settings):
+def scripted(live_db, settings):
     """A server that answers what the test says, and keeps what it was asked."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -258,7 +258,7 @@ def test_what_goes_wrong_is_one_error(scripted, status, answer, is_final):
     assert failure.value.is_final is is_final
 
 
-def test_nobody_there(settings):
+def test_nobody_there(live_db, settings):
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
     with pytest.raises(EmbeddingFailed, match="no connection"):
         run(embed(["a"], model=EmbeddingModel("http://127.0.0.1:9/v1", "", "some-model", None)))

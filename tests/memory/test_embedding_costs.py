@@ -1,6 +1,7 @@
 """What embedding costs: every call of a vendor is in the ledger, within budgets, and never in the way of a chat."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -8,6 +9,7 @@ import pytest
 from django.db import connection
 from structlog.testing import capture_logs
 
+from memory import recall as recalling
 from memory.browsing import agent_owner
 from memory.curating import add
 from memory.embedders import costs
@@ -116,8 +118,10 @@ def test_a_call_costs_what_the_vendor_reports(server, price):
     assert call.latency_ms is not None
 
 
-def test_what_a_vendor_does_not_report_is_estimated(server, price):
-    server.tells_usage = False
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, *({"usage": {"prompt_tokens": told}} for told in (0, -1, 2**40, "3", None))])
+def test_what_a_vendor_does_not_report_is_estimated(server, price, usage):
+    answer = server.answer
+    server.answer = lambda texts: (200, {**{key: value for key, value in answer(texts)[1].items() if key != "usage"}, **usage})
     run(embed(["one two three"], model=embedding_model()))
     [call] = calls_of(server)
     assert call.is_estimated
@@ -224,6 +228,28 @@ def test_a_question_from_the_cache_is_settled_as_nothing(server, price, finish, 
     assert server.calls == calls
     last = calls_of(server)[-1]
     assert (last.outcome, last.prompt_tokens, last.cost_usd) == ("cancelled", None, 0)
+
+
+def test_a_recall_that_is_too_slow_gives_back_what_it_promised(server, price, finish, settings, monkeypatch):
+    turn = remember(finish, "My dog is called Biscuit.", "I live in Lisbon.")
+    find = recalling._find
+
+    def find_slowly(*given, **named):
+        found = find(*given, **named)
+        time.sleep(0.5)
+        return found
+
+    async def ask_and_wait():
+        whose = Whose(agent=turn.agent, conversation_id=turn.conversation_id)
+        recalled = await recall(Wish(question="What is my dog called?", whose=whose, limit=5, room=Room(200), tokens_of=lambda _: 1))
+        await asyncio.sleep(1)
+        return recalled
+
+    monkeypatch.setattr(recalling, "_find", find_slowly)
+    settings.MEMORY_DEADLINE_MS = 200
+    assert run(ask_and_wait()).outcome == Outcome.SLOW
+    last = calls_of(server)[-1]
+    assert (last.outcome, last.cost_usd) == ("cancelled", 0)
 
 
 def test_a_spent_budget_means_a_chat_without_memory(server, price, finish, make_budget):

@@ -56,6 +56,8 @@ TABLES = (
 def _only_our_space(live_db):
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
     forget_vectors()
+    yield
+    forget_vectors()
 
 
 @pytest.fixture

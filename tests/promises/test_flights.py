@@ -158,9 +158,7 @@ def test_leaving_while_waiting_for_anothers_answer_leaves_nothing_behind(make_ch
             await other.send()
             await other.read_until(b"event: start")
         leaving.leave(abruptly=True)
-        await asyncio.to_thread(
-            eventually, lambda: Turn.objects.filter(agent=agent.slug, state="cancelled").count() == 1, what="one is ended"
-        )
+        await in_time(lambda: Turn.objects.filter(agent=agent.slug, state="cancelled").count() == 1, what="one is ended")
         gate.open()
         async with asyncio.timeout(20):
             return [await leader.read_all(), await staying.read_all()]

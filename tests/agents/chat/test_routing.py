@@ -9,13 +9,14 @@ from decimal import Decimal
 
 import pytest
 
-from agents.access import anonymous
+from agents.access import anonymous, editor
 from agents.chat.question import Question
 from agents.chat.routing import route, route_by_rule, rule_in_words, sparing_now, word_in
-from agents.versions.live import Answering, ModelChoice, ProviderSnapshot
+from agents.versions.live import Answering, ModelChoice, ProviderSnapshot, load_draft
+from observability.budgets import budgets_now
 from observability.models import Attempt, Budget, BudgetPeriod, ModelPrice, SavedBy
 from observability.sparing import list_sparing
-from tests.factories import make_key, make_provider, unique
+from tests.factories import make_key, make_provider, make_version, unique
 from tests.upstream import Refusal, Reply
 
 SECONDS = {
@@ -171,6 +172,7 @@ def test_every_message_goes_to_the_cheaper_model_once_a_budget_that_applies_asks
         budget="team", agent=fields["agent"], key=fields["key"], people=frozenset() if fields.get("scope") == "user" else None
     )
     monkeypatch.setattr(sparing_now, "_known", (float("inf"), [it]))
+    monkeypatch.setattr(budgets_now, "_known", (float("inf"), [Budget(name="team", limit_tokens=1, cheaper_at=80)]))
     question = Question(agent="helper", message="A refund, please: " + "x" * 100, caller=anonymous("::1"))
     found = asyncio.run(route(question, answering()))
     assert found.answering.choices[0].model == ("small" if asks else "large")
@@ -266,6 +268,32 @@ def test_an_end_user_whose_budget_runs_low_gets_the_cheaper_model_and_others_do_
         assert (saved["model"], ask(client, agent, message, user="bob")["model"]) == ("small", "large")
     assert Decimal(saved["usage"]["saved_usd"]) == Decimal("0.009")
     assert Attempt.objects.get(agent=agent.slug, model="small").saved_by == "budget"
+
+
+@pytest.mark.parametrize(("on_unknown_price", "model"), [("refuse", "large"), ("allow", "small")])
+def test_no_cheaper_model_of_unknown_price_where_a_budget_would_refuse_it(routed, upstream, fresh, on_unknown_price, model):
+    upstream.script(Reply("Hi."))
+    agent = routed(prompt_budget_tokens=1000, max_output_tokens=100)
+    ModelPrice.objects.filter(provider=agent.live_version.provider.slug, model="small").delete()
+    Budget.objects.create(name=unique("budget"), scope="agent", agent=agent.slug, limit_usd=Decimal(10), on_unknown_price=on_unknown_price)
+    assert ask(fresh, agent, "Hello!")["model"] == model
+
+
+def test_an_answer_of_the_cheaper_model_is_kept_like_any_other(routed, upstream, fresh):
+    upstream.script(Reply("Hi.", usage=(900, 100)))
+    agent = routed(reply_cache_s=60)
+    first, second = ask(fresh, agent, "Hello!"), ask(fresh, agent, "Hello!")
+    assert [(answer["model"], answer["cached"]) for answer in (first, second)] == [("small", False), ("small", True)]
+    rows = Attempt.objects.filter(agent=agent.slug).order_by("started_at").values_list("saved_usd", "saved_by")
+    assert list(rows) == [(Decimal("0.009"), "routing"), (Decimal("0.001"), "cache")]
+
+
+def test_a_draft_is_routed_as_it_will_be(routed, upstream):
+    upstream.script(Reply("Hi."))
+    agent = routed(simple_model="")
+    make_version(agent, published=False, simple_model="small")
+    question = Question(agent=agent.slug, message="Hello!", caller=editor(1), draft=True)
+    assert asyncio.run(route(question, load_draft(agent.slug))).answering.choices[0].model == "small"
 
 
 def test_the_cheaper_model_may_be_another_providers(make_chat_agent, upstream, open_upstream, api):

@@ -9,6 +9,7 @@ from django.test import Client
 
 from observability.models import ModelPrice, PriceSource
 from tests.factories import make_agent, make_provider, unique
+from tests.ledger import open_attempt, settle
 
 pytestmark = pytest.mark.django_db
 
@@ -94,3 +95,16 @@ def test_a_wrong_form_keeps_what_was_typed(operator: Client, wrong):
 def test_two_prices_from_one_moment_are_refused_in_words(operator: Client):
     operator.post(f"{LIST}add/", form())
     assert "There is a price of this model from this very moment on." in operator.post(f"{LIST}add/", form()).content.decode()
+
+
+def test_how_far_our_token_counts_are_from_the_vendors_is_shown(operator: Client):
+    provider = make_provider(slug=unique("vendor"), default_model="swift")
+    make_agent(provider=provider)
+    catalogue(provider.slug)
+    assert "no usage compared yet" in operator.get(LIST).content.decode()
+    called = {"provider": provider.slug, "model": "swift"}
+    for reported in (120, 130, 120, 130, 125):
+        settle(open_attempt(**called), prompt_tokens=reported, counted_prompt_tokens=100, **called)
+    page = operator.get(LIST).content.decode()
+    assert "ours times 1.25" in page
+    assert "off by 3.2% of what 5 calls reported" in page
