@@ -10,6 +10,7 @@ from observability.models import Budget, ModelPrice
 from tests.factories import make_key, make_key_owner, make_user
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def operator(page: Page, server: LiveServer, live_db: None) -> Page:
 
 def test_make_watch_and_raise_a_budget(operator: Page, server: LiveServer, make_chat_agent, upstream: Upstream) -> None:
     page = operator
+    Budget.objects.all().delete()
     agent = make_chat_agent(upstream, access="key", name="Shop", max_output_tokens=1000)
     provider = agent.live_version.provider
     key = make_key(agent, owner=make_key_owner(name="Web shop"), name="production")
@@ -59,7 +61,7 @@ def test_make_watch_and_raise_a_budget(operator: Page, server: LiveServer, make_
         answer = server.client().post(f"/api/chat/{agent.slug}", json={"message": "Hello"}, headers=headers, timeout=20)
         return answer.status_code
 
-    assert ask() == 200
+    eventually(lambda: ask() == 200, what="the price is known", timeout_s=15)
     page.reload()
     budget = Budget.objects.get()
     spent = budget.periods.get().spent_usd
