@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='apikey',
             name='scopes',
-            field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('chat', 'chat: send messages, and issue tokens for end users'), ('read_conversations', 'read conversations'), ('manage_memories', 'manage memories: list, correct and forget what is known about users'), ('pinned_versions', 'pinned versions: choose an earlier published version of an agent'), ('usage', 'usage: read what was used and what it cost'), ('erase', 'erase: delete everything about a user'), ('manage_keys', "manage keys: make, rotate and revoke its owner's keys that open no more than itself")], max_length=32), blank=True, default=list, size=None),
+            field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('chat', 'chat: send messages, and issue tokens for end users'), ('read_conversations', 'read conversations'), ('manage_memories', 'manage memories: list, correct and forget what is known about users'), ('manage_knowledge', 'manage knowledge: list, add, correct and forget what an agent knows for everybody'), ('pinned_versions', 'pinned versions: choose an earlier published version of an agent'), ('usage', 'usage: read what was used and what it cost'), ('erase', 'erase: delete everything about a user'), ('manage_keys', "manage keys: make, rotate and revoke its owner's keys that open no more than itself")], max_length=32), blank=True, default=list, size=None),
         ),
         migrations.AddConstraint(
             model_name='agentversion',
@@ -50,6 +50,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['chat', 'read_conversations', 'manage_memories', 'pinned_versions', 'usage', 'erase', 'manage_keys'])), name='key_scopes_are_known'),
+            constraint=models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['chat', 'read_conversations', 'manage_memories', 'manage_knowledge', 'pinned_versions', 'usage', 'erase', 'manage_keys'])), name='key_scopes_are_known'),
         ),
     ]

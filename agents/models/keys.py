@@ -22,6 +22,7 @@ class Scope(models.TextChoices):
     CHAT = "chat", "chat: send messages, and issue tokens for end users"
     READ_CONVERSATIONS = "read_conversations", "read conversations"
     MANAGE_MEMORIES = "manage_memories", "manage memories: list, correct and forget what is known about users"
+    MANAGE_KNOWLEDGE = "manage_knowledge", "manage knowledge: list, add, correct and forget what an agent knows for everybody"
     PINNED_VERSIONS = "pinned_versions", "pinned versions: choose an earlier published version of an agent"
     USAGE = "usage", "usage: read what was used and what it cost"
     ERASE = "erase", "erase: delete everything about a user"

@@ -6,7 +6,7 @@ from django.http import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from agents.access import Caller, MissingScope, require_scope
+from agents.access import Caller, require_scope
 from agents.models import Scope
 from agents.rest.asyncview import AsyncAPIView
 from agents.rest.authentication import caller_of
@@ -88,8 +88,6 @@ class AgentMemoryView(AsyncAPIView):
 async def _for_everybody(request: Request, agent: str) -> tuple[Caller, int]:
     """Return who is calling, and the owner of what `agent` knows for everybody. End users have no say in that."""
     caller = await caller_of(request)
-    require_scope(caller, Scope.MANAGE_MEMORIES)
-    if caller.user:
-        raise MissingScope("A token is for the user's own memories. Use the API key itself, on your server.")
+    require_scope(caller, Scope.MANAGE_KNOWLEDGE)
     owner = await run_burst(agent_owner, await check_agent(caller, agent))
     return caller, owner.pk

@@ -12,7 +12,7 @@ from agents.access.issuing import LONGEST_OVERLAP
 from agents.rest.people_shapes import Slug
 from agents.rest.shapes import KeyName, Strict
 
-ScopeName = Literal["chat", "read_conversations", "manage_memories", "pinned_versions", "usage", "erase", "manage_keys"]
+ScopeName = Literal["chat", "read_conversations", "manage_memories", "manage_knowledge", "pinned_versions", "usage", "erase", "manage_keys"]
 
 _LONGEST_S: Final = 3650 * 86_400
 

@@ -26,7 +26,7 @@ from tests.live_server import LiveServer, live_server
 from tests.upstream import Gate, Reply
 
 pytestmark = pytest.mark.usefixtures("live_db")
-ALL = ("chat", "manage_memories", "read_conversations", "erase", "usage", "pinned_versions")
+ALL = ("chat", "manage_memories", "manage_knowledge", "read_conversations", "erase", "usage", "pinned_versions")
 MEMORY = {"memory_enabled": True, "memory_limit": 5, "memory_budget_tokens": 200}
 # What a body needs on each of these routes.
 BODIES = {

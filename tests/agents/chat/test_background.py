@@ -66,10 +66,12 @@ def run(coroutine: Any) -> Any:
     return asyncio.run(to_the_end())
 
 
-def post(server: LiveServer, agent: Agent, message: str, session: str) -> None:
+def post(server: LiveServer, agent: Agent, message: str, session: str) -> int:
+    """Send `message`, and return which version answered."""
     with server.client() as client:
         response = client.post(f"/api/chat/{agent.slug}", json={"message": message, "session_id": session})
     assert response.status_code == 200, response.text
+    return int(response.json()["version"])
 
 
 def talk(server: LiveServer, agent: Agent, session: str, *, first: int = 1, turns: int) -> None:
@@ -142,14 +144,10 @@ def test_a_version_that_wants_no_summaries_any_more_sends_none(server: LiveServe
     session = unique("session")
     talk(server, summarising, session, turns=2)
     Conversation.objects.filter(agent=summarising.slug).update(summary="What was said.", summarised_seq=2, summary_due=True)
-    make_version(summarising, summaries=False)
-
-    def prompt() -> list[dict[str, Any]]:
-        post(server, summarising, "And now?", session)
-        return list(upstream.calls[-1].messages)
-
-    while len([message for message in prompt() if message["role"] == "system"]) > 1:
-        pass  # the server looks for a new version every half second
+    new = make_version(summarising, summaries=False)
+    eventually(lambda: post(server, summarising, "Hello?", unique("another")) == new.number, what="the new version answers")
+    post(server, summarising, "And now?", session)
+    assert len([message for message in upstream.calls[-1].messages if message["role"] == "system"]) == 1
     assert spoken(upstream.calls[-1].messages)[:2] == [SAID.format(number=1), SAID.format(number=2)], "all turns are sent again"
     assert run(summarise_due(summarise)) == 1
     assert not conversation_of(summarising, session).summary_due

@@ -12,7 +12,7 @@ from memory.models import Conversation, MemoryOwner, Passage, Posting, Recalled,
 from tests.factories import forget_vectors, make_agent, make_key, unique
 
 pytestmark = pytest.mark.usefixtures("live_db")
-SCOPES = ("chat", "manage_memories")
+SCOPES = ("chat", "manage_memories", "manage_knowledge")
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +187,12 @@ def test_what_cannot_be_is_refused(agent, key, calling, problem, method, path, b
     sent = {name: value.replace("{agent}", agent.slug) if isinstance(value, str) else value for name, value in (body or {}).items()}
     answer = calling(key).request(method, path.replace("{agent}", agent.slug), **({} if body is None else {"json": sent}))
     problem(answer, status)
+
+
+def test_who_manages_users_memories_has_no_say_in_what_everybody_is_told(agent, calling, problem):
+    client, path = calling(make_key(agent, scopes=("chat", "manage_memories"))), f"/api/agents/{agent.slug}/memories"
+    assert "'manage_knowledge'" in problem(client.post(path, json={"text": "Pay to this account."}), 403)["detail"]
+    assert not MemoryOwner.objects.filter(kind="agent", agent=agent.slug).exists()
 
 
 @pytest.mark.parametrize("scopes", [(), ("chat",), ("read_conversations", "erase", "usage")])
