@@ -18,7 +18,7 @@ from memory.choosing import WhyNot, choose
 from memory.curating import add
 from memory.embedders.client import embed
 from memory.isolation import act_for
-from memory.models import EmbeddingSpace, MemoryOwner, Passage, Turn
+from memory.models import EmbeddingSpace, MemoryOwner, OwnerKind, Passage, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank, steady_plans
 from memory.recall import Outcome, Room, TooSlow, Wish, _rank_in_time, recall
@@ -37,6 +37,7 @@ def _own_space(live_db, settings):
     settings.MEMORY_DEADLINE_MS = 5000  # what is recalled must not depend on who else uses the machine
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
     forget_vectors()
+    MemoryOwner.objects.filter(agent="companion").exclude(kind=OwnerKind.PERSON).delete()  # what another test told everybody
 
 
 def run(task):
