@@ -101,7 +101,7 @@ def test_broken_http_ends_the_connection_and_the_server_lives(server, api, reque
     assert api.get("/health").status_code == 200
 
 
-def test_health_says_ok_with_a_utc_time(api):
+def test_health_says_ok_with_a_utc_time(api, live_db):
     from datetime import UTC, datetime, timedelta
 
     # No turn of another test waits for an embedder that this server has not.
