@@ -16,7 +16,6 @@ from agents.chat.replies import MISSED, CachedReply, Looked, ToKeep, keep, look
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
 from observability.api import (
     Budget,
-    Claim,
     GroupCommit,
     NewAttempt,
     Refusal,
@@ -25,9 +24,8 @@ from observability.api import (
     Visit,
     admit,
     leave,
-    open_attempts,
+    promise_attempts,
     record_cached,
-    reserve,
     settle_attempts,
 )
 
@@ -140,10 +138,7 @@ def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[
             entered[place] = replace(entered[place], attempt=None)
     budgets = next((entries[place].budgets for place in calling), ())
     attempts = [attempt for place in calling if (attempt := entered[place].attempt)]
-    refusals = reserve([claim_of(attempt) for attempt in attempts], budgets=budgets)
-    granted = [attempt for attempt, refusal in zip(attempts, refusals, strict=True) if refusal is None]
-    if granted:
-        open_attempts(granted)
+    refusals = promise_attempts(attempts, budgets=budgets)
     for place, refusal in zip(calling, refusals, strict=True):
         if refusal is not None:
             entered[place] = replace(entered[place], attempt=None, refusal=refusal)
@@ -170,11 +165,7 @@ def cached_by(attempt: NewAttempt, reply: CachedReply) -> tuple[NewAttempt, Deci
 
 def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
     """Promise and write each attempt; return which budget refuses it, if one does."""
-    budgets = next((step.budgets for step in steps), ())
-    refusals = reserve([claim_of(step.attempt) for step in steps], budgets=budgets)
-    if granted := [step.attempt for step, refusal in zip(steps, refusals, strict=True) if refusal is None]:
-        open_attempts(granted)
-    return refusals
+    return promise_attempts([step.attempt for step in steps], budgets=next((step.budgets for step in steps), ()))
 
 
 def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
@@ -189,19 +180,6 @@ def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
     if kept := [turn.keep for turn in turns if turn.keep]:
         keep(kept)
     return finished
-
-
-def claim_of(attempt: NewAttempt) -> Claim:
-    """Return what an attempt asks budgets for."""
-    return Claim(
-        attempt_id=attempt.id,
-        agent=attempt.agent,
-        key=attempt.key,
-        subject_id=attempt.subject_id,
-        usd=attempt.worst_usd,
-        tokens=attempt.worst_tokens,
-        at=attempt.started_at,
-    )
 
 
 entering: Final[GroupCommit[Entry, Entered]] = GroupCommit(enter_turns)
