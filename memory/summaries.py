@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from memory.turns import PastTurn
-from observability.api import run_burst
+from observability.api import keep_draining, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -105,27 +105,8 @@ async def keep_summarising(stopping: asyncio.Event, summarise: Summarise) -> Non
 
     A model may take minutes: what it writes when this has to stop is given up, and its conversation left to others.
     """
-    work = asyncio.create_task(_summarise_for_ever(summarise))
-    stop = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        work.cancel()
-        stop.cancel()
-        await asyncio.gather(work, stop, return_exceptions=True)
-
-
-async def _summarise_for_ever(summarise: Summarise) -> None:
     failures: dict[int, int] = {}
-    while True:
-        try:
-            found = await summarise_due(summarise, failures)
-        except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
-            expected = isinstance(error, DatabaseError)
-            log.warning("conversations not summarised", reason=f"{type(error).__name__}: {error}", exc_info=not expected)
-            found = 0
-        if not found:
-            await asyncio.sleep(POLL_S)
+    await keep_draining(stopping, lambda: summarise_due(summarise, failures), every_s=POLL_S, failed="conversations not summarised")
 
 
 async def summarise_due(summarise: Summarise, failures: dict[int, int] | None = None) -> int:

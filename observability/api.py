@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from observability.alerts import keep_telling_of_budgets
-from observability.budgets import Claim, Refusal, active_budgets, budgets_now, reserve
+from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
@@ -13,7 +13,6 @@ from observability.ledger import (
     NewAttempt,
     SettledAttempt,
     keep_settling_orphans,
-    open_attempts,
     promise_attempts,
     record_cached,
     settle_attempts,
@@ -27,6 +26,7 @@ from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
 from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
+from observability.rounds import is_set_within, keep_draining
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
@@ -49,7 +49,6 @@ __all__ = [
     "AttemptOutcome",
     "Budget",
     "Calibration",
-    "Claim",
     "Failure",
     "GroupCommit",
     "HealthCheck",
@@ -84,6 +83,8 @@ __all__ = [
     "find_price",
     "forecast_usd",
     "headers_of",
+    "is_set_within",
+    "keep_draining",
     "keep_prices",
     "keep_settling_orphans",
     "keep_summing",
@@ -97,7 +98,6 @@ __all__ = [
     "models_in_use",
     "most_tokens",
     "name_things_by",
-    "open_attempts",
     "prices_in_use",
     "promise_attempts",
     "record_cached",
@@ -106,7 +106,6 @@ __all__ = [
     "register_health_check",
     "register_models_in_use",
     "report_usage",
-    "reserve",
     "roll_up",
     "rules_for",
     "run_burst",

@@ -16,7 +16,7 @@ _LONGEST_WAIT_S = 300.0
 async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]], *, every_s: float, what: str) -> None:
     """Do `step` every so many seconds until `stopping` is set. What fails is logged and tried again, ever less often."""
     wait_s = every_s
-    while not await _is_set_within(stopping, seconds=wait_s):
+    while not await is_set_within(stopping, seconds=wait_s):
         try:
             await step()
             wait_s = every_s
@@ -25,7 +25,34 @@ async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]
             log.warning(f"{what} failed", reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
 
 
-async def _is_set_within(event: asyncio.Event, *, seconds: float) -> bool:
+async def keep_draining(stopping: asyncio.Event, drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str) -> None:
+    """Do `drain` until `stopping` is set: at once again while it finds something, else after `every_s` seconds.
+
+    It may take minutes: what is under way when this has to stop is cancelled. What fails is logged as `failed` and tried again.
+    """
+    work = asyncio.create_task(_drain_for_ever(drain, every_s=every_s, failed=failed))
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        work.cancel()
+        stop.cancel()
+        await asyncio.gather(work, stop, return_exceptions=True)
+
+
+async def _drain_for_ever(drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str) -> None:
+    while True:
+        try:
+            found = await drain()
+        except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
+            log.warning(failed, reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
+            found = 0
+        if not found:
+            await asyncio.sleep(every_s)
+
+
+async def is_set_within(event: asyncio.Event, *, seconds: float) -> bool:
+    """Wait for `event` for at most so many seconds; tell whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()

@@ -31,7 +31,7 @@ from memory.spaces import model_in_use
 from memory.storing import NewPassage
 from memory.turns import PastTurn
 from memory.words import terms
-from observability.api import run_burst
+from observability.api import keep_draining, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -104,25 +104,7 @@ class _ReadFact:
 
 async def keep_reading_facts(stopping: asyncio.Event, read: FactReader) -> None:
     """Have turns read that are marked until `stopping` is set. What fails is logged and tried again, for a day."""
-    work = asyncio.create_task(_read_for_ever(read))
-    stop = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        work.cancel()
-        stop.cancel()
-        await asyncio.gather(work, stop, return_exceptions=True)
-
-
-async def _read_for_ever(read: FactReader) -> None:
-    while True:
-        try:
-            found = await read_due_facts(read)
-        except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
-            log.warning("facts not read", reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
-            found = 0
-        if not found:
-            await asyncio.sleep(POLL_S)
+    await keep_draining(stopping, lambda: read_due_facts(read), every_s=POLL_S, failed="facts not read")
 
 
 async def read_due_facts(read: FactReader) -> int:

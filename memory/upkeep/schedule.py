@@ -14,7 +14,7 @@ from django.db import Error as DatabaseError
 from memory.models import UpkeepRun
 from memory.upkeep.policy import Policy
 from memory.upkeep.run import AlreadyRunning, run_upkeep
-from observability.api import run_burst
+from observability.api import is_set_within, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ async def keep_tidy(stopping: asyncio.Event, policies: Callable[[], Sequence[Pol
         policies: asks the database what each agent keeps; called in a transaction, before each pass.
     """
     wait_s = random.uniform(0, _AFTER_START_S)  # noqa: S311 - no secret
-    while not await _is_set_within(stopping, seconds=wait_s):
+    while not await is_set_within(stopping, seconds=wait_s):
         try:
             wait_s = await run_burst(due_in_s)
             if wait_s <= 0:
@@ -52,11 +52,3 @@ def due_in_s(now: datetime | None = None) -> float:
     finished = UpkeepRun.objects.filter(is_dry=False, error="", finished_at__isnull=False)
     last = finished.order_by("-finished_at").values_list("finished_at", flat=True).first()
     return (last + EVERY - (now or datetime.now(UTC))).total_seconds() if last else 0.0
-
-
-async def _is_set_within(event: asyncio.Event, *, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False
