@@ -34,7 +34,7 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "Limits",
         "How much is sent, how long an answer may be, and how long it is remembered.",
-        ("max_output_tokens", "prompt_budget_tokens", "reply_cache_s"),
+        ("max_output_tokens", "prompt_budget_tokens", "reply_cache_s", "reply_similarity"),
     ),
     (
         "Memory",
@@ -140,6 +140,7 @@ class DraftForm(VersionModelForm):
             "max_output_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "1"}),
             "prompt_budget_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "100"}),
             "reply_cache_s": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "reply_similarity": widgets.UnfoldAdminDecimalFieldWidget({"step": "0.01", "min": "0.7", "max": "1"}),
             "memory_enabled": widgets.UnfoldBooleanSwitchWidget(),
             "memory_scope": widgets.UnfoldAdminSelectWidget(),
             "memory_limit": widgets.UnfoldAdminIntegerFieldWidget({"min": "0", "max": "50"}),

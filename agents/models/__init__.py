@@ -1,6 +1,7 @@
 """Agents, their versions, the providers whose models answer for them, and the keys that open them."""
 
 from .agents import Access, Agent, AgentVersion, MemoryScope, VersionFallback
+from .kept_questions import KeptQuestion
 from .keys import ApiKey, KeyOwner, Scope
 from .providers import (
     KEY_VARIABLE_PATTERN,
@@ -21,6 +22,7 @@ __all__ = [
     "Agent",
     "AgentVersion",
     "ApiKey",
+    "KeptQuestion",
     "KeyOwner",
     "MemoryScope",
     "Provider",

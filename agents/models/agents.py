@@ -250,7 +250,15 @@ class AgentVersion(models.Model):
         "reply cache (seconds)",
         default=300,
         validators=[MaxValueValidator(30 * 86_400)],
-        help_text="How long the same question may be answered from the cache. 0: never. Takes effect once the reply cache is installed.",
+        help_text="How long the same question may be answered from the cache. 0: never.",
+    )
+    reply_similarity = models.FloatField(
+        "answer similar questions too (similarity)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.7), MaxValueValidator(1.0)],
+        help_text="Empty: only the very same question is answered from the cache. 0.95: so is one that means nearly the same, with the "
+        "answer that was given to the other; 0.7: also one that is only about the same thing. May give a wrong answer: try it with care.",
     )
     note = models.CharField(max_length=500, blank=True, default="", help_text="For colleagues: what changed and why.")
     author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
@@ -270,6 +278,9 @@ class AgentVersion(models.Model):
             models.CheckConstraint(condition=Q(top_p=None) | (Q(top_p__gt=0) & Q(top_p__lte=1)), name="top_p_0_to_1"),
             models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="max_output_tokens_positive"),
             models.CheckConstraint(condition=Q(simple_max_chars__lte=100_000), name="simple_messages_at_most_100000_chars"),
+            models.CheckConstraint(
+                condition=Q(reply_similarity=None) | Q(reply_similarity__range=(0.7, 1)), name="reply_similarity_0_7_to_1"
+            ),
             models.CheckConstraint(condition=Q(memory_scope__in=MemoryScope.values), name="memory_scope_is_known"),
             models.CheckConstraint(condition=Q(memory_threshold__range=(0, 40)), name="memory_threshold_0_to_40"),
             models.CheckConstraint(condition=Q(memory_cap__lte=10_000_000), name="memory_cap_at_most_10_million"),

@@ -16,6 +16,8 @@ from .content import PROVIDERS, Content, content_fields, content_of
 CONTEXT_LINES: Final = 2
 DEFAULTED: Final = frozenset({*PROVIDERS, "model", "simple_model", "summary_model", "temperature", "top_p"})
 """Fields that stand for a default where they are empty."""
+SWITCHED_OFF: Final = frozenset({"reply_similarity"})
+"""Fields that switch something off where they are empty."""
 # Beyond this many lines an exact diff may take seconds; the whole text is shown as replaced instead.
 MAX_DIFF_LINES: Final = 5_000
 
@@ -116,7 +118,7 @@ def _shown(field: models.Field[Any, Any], value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     if value is None or value == "":
-        return "default" if field.name in DEFAULTED else ""
+        return "default" if field.name in DEFAULTED else "off" if field.name in SWITCHED_OFF else ""
     return str(value)
 
 

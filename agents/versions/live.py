@@ -91,6 +91,8 @@ class Answering:
     facts_by_model: bool = False
     summaries: bool = False
     reply_cache_s: int = 0
+    reply_similarity: float | None = None
+    """How alike a question must be to one that was answered to get the same answer (1: the same); None: only the very same gets it."""
     simple: ModelChoice | None = None
     """The cheaper model, where the version has one that is not its own anyway."""
     simple_max_chars: int = 0
@@ -256,6 +258,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         facts_by_model=version.facts_by_model,
         summaries=version.summaries,
         reply_cache_s=version.reply_cache_s,
+        reply_similarity=version.reply_similarity,
         simple=_simple_of(version, choices[0] if choices else None),
         simple_max_chars=version.simple_max_chars,
         simple_not_words=tuple(version.simple_not_words),

@@ -92,6 +92,7 @@ class AgentDocument(BaseModel):
     summary_model: str = DEFAULTS["summary_model"]
     conversation_days: int = DEFAULTS["conversation_days"]
     reply_cache_s: int = DEFAULTS["reply_cache_s"]
+    reply_similarity: float | None = None
     note: str = DEFAULTS["note"]
 
 
@@ -108,8 +109,8 @@ REMEDIES: Final = {
     "bool_type": "Write true or false.",
     "int_type": "Write a whole number, without quotes.",
     "int_parsing_size": "Write a smaller number.",
-    "float_type": "Write a number such as 0.7, without quotes; temperature and top_p may be null, for the model's default.",
-    "finite_number": "Write a number such as 0.7; temperature and top_p may be null, for the model's default.",
+    "float_type": "Write a number such as 0.7, without quotes; temperature, top_p and reply_similarity may be null.",
+    "finite_number": "Write a number such as 0.7; temperature, top_p and reply_similarity may be null.",
     "list_type": "Write a list: each entry on a line of its own that starts with '- '.",
     "too_long": f"At most {MAX_FALLBACKS} are possible. Remove some.",
     "model_type": "Write fields under it, each on a line of its own, such as 'provider: openai'.",

@@ -65,6 +65,7 @@ COLUMNS = {
     "summary_model": "other",
     "conversation_days": 7,
     "reply_cache_s": 7,
+    "reply_similarity": 0.9,
     "note": "other",
     "created_at": "2001-01-01T00:00:00Z",
     "updated_at": "2001-01-01T00:00:00Z",

@@ -80,6 +80,7 @@ documents = st.builds(
     summary_model=texts,
     conversation_days=st.integers(0, 36_500),
     reply_cache_s=st.integers(0, 30 * 86_400),
+    reply_similarity=st.none() | st.floats(0.7, 1),
     note=texts,
 )
 
@@ -162,6 +163,8 @@ def document(**fields: Any) -> str:
         (document(max_output_tokens=True), "max_output_tokens", "whole number"),
         (document(max_output_tokens=10**30), "max_output_tokens", "at most"),
         (document(reply_cache_s=-1), "reply_cache_s", "at least 0"),
+        (document(reply_similarity=0.6), "reply_similarity", "at least 0.7"),
+        (document(reply_similarity="0.9"), "reply_similarity", "without quotes"),
         (document(memory={"limit": 51}), "memory.limit", "at most 50"),
         (document(memory={"scope": "world"}), "memory.scope", "Write session or user"),
         (document(memory={"threshold": 40.1}), "memory.threshold", "at most 40"),
