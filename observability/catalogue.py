@@ -33,7 +33,8 @@ _PROJECT: Final = Path(__file__).resolve().parent.parent
 # An arbitrary number, this job's own among the advisory locks of a database.
 _LOCK: Final = 7_241_921
 _SMALLEST: Final = Decimal("1e-8")  # what the columns hold
-_STORED: Final = ("input_usd", "cached_input_usd", "output_usd", "tiers")
+_STORED: Final = ("input_usd", "cached_input_usd", "output_usd", "tiers", "context_tokens")
+_NO_MONEY: Final = frozenset({"tiers", "context_tokens"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -181,4 +182,4 @@ def _said_by(entry: dict[str, Any]) -> dict[str, Any]:
     def number(value: str | None) -> Decimal | None:
         return None if value is None else Decimal(value).quantize(_SMALLEST)
 
-    return {name: entry[name] if name == "tiers" else number(entry[name]) for name in _STORED}
+    return {name: entry[name] if name in _NO_MONEY else number(entry[name]) for name in _STORED}

@@ -48,14 +48,15 @@ _SETTLE: Final = f"""
     UPDATE observability_attempt attempt
     SET outcome = done.outcome, error_code = done.error_code, provider = done.provider, model = done.model,
         prompt_tokens = done.prompt_tokens, cached_tokens = done.cached_tokens, completion_tokens = done.completion_tokens,
-        counted_prompt_tokens = done.counted_prompt_tokens, is_estimated = done.is_estimated,
+        counted_prompt_tokens = done.counted_prompt_tokens, trimmed_tokens = done.trimmed_tokens, is_estimated = done.is_estimated,
         input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
         output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, saved_by = done.saved_by,
         first_token_ms = done.first_token_ms, latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::int[],
-                %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
+                %s::int[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
       AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated,
-               counted_prompt_tokens, input_usd, cached_input_usd, output_usd, cost_usd, saved_usd, saved_by, first_token_ms, latency_ms)
+               counted_prompt_tokens, trimmed_tokens, input_usd, cached_input_usd, output_usd, cost_usd, saved_usd, saved_by,
+               first_token_ms, latency_ms)
     WHERE attempt.id = done.id AND attempt.outcome = 'running'
     RETURNING attempt.id
 """  # noqa: S608 - constants
@@ -153,6 +154,7 @@ class SettledAttempt:
 
     Attributes:
         counted_prompt_tokens: the prompt as we count it, where the vendor told its own count too (`observability.calibration`).
+        trimmed_tokens: about how many of the conversation so far the prompt left out.
     """
 
     id: UUID
@@ -165,6 +167,7 @@ class SettledAttempt:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     counted_prompt_tokens: int | None = None
+    trimmed_tokens: int = 0
     is_estimated: bool = False
     saved_usd: Decimal = Decimal(0)
     saved_by: SavedBy = SavedBy.NOTHING
@@ -258,6 +261,7 @@ def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
                 [attempt.completion_tokens for attempt in attempts],
                 [attempt.is_estimated for attempt in attempts],
                 [attempt.counted_prompt_tokens for attempt in attempts],
+                [attempt.trimmed_tokens for attempt in attempts],
                 *_prices([attempt.held_price for attempt in attempts]),
                 [attempt.cost_usd for attempt in attempts],
                 [attempt.saved_usd for attempt in attempts],

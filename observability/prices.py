@@ -22,12 +22,14 @@ class Price:
     Attributes:
         cached_input_usd: of the part of a prompt that the vendor had in its cache; None: as other input.
         tiers: prices of longer prompts, by the number of prompt tokens above which they hold, the smallest first.
+        context_tokens: the most that the model reads; None: not known.
     """
 
     input_usd: Decimal
     output_usd: Decimal
     cached_input_usd: Decimal | None = None
     tiers: tuple[tuple[int, Price], ...] = ()
+    context_tokens: int | None = None
 
     def cost(self, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Decimal:
         """Return what a call costs in US dollars. `cached_tokens` are part of `prompt_tokens`."""
@@ -85,7 +87,13 @@ def price_of(row: ModelPrice) -> Price:
         )
         for tier in sorted(row.tiers, key=lambda tier: int(tier["above_tokens"]))
     )
-    return Price(input_usd=row.input_usd, output_usd=row.output_usd, cached_input_usd=row.cached_input_usd, tiers=tiers)
+    return Price(
+        input_usd=row.input_usd,
+        output_usd=row.output_usd,
+        cached_input_usd=row.cached_input_usd,
+        tiers=tiers,
+        context_tokens=row.context_tokens,
+    )
 
 
 price_list: Final[Polled[_PriceList]] = Polled(read_prices, fresh_for_s=5.0)

@@ -27,9 +27,12 @@ MEASURES: Final[Mapping[str, str]] = {
     "prompt_tokens": "coalesce(sum(prompt_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
     "cached_tokens": "coalesce(sum(cached_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
     "completion_tokens": "coalesce(sum(completion_tokens) FILTER (WHERE outcome <> 'cached'), 0)::bigint",
+    "trimmed_tokens": "coalesce(sum(trimmed_tokens), 0)::bigint",
     "cost_usd": "coalesce(sum(cost_usd), 0)",
     "saved_usd": "coalesce(sum(saved_usd), 0)",
     "saved_by_routing_usd": "coalesce(sum(saved_usd) FILTER (WHERE saved_by IN ('routing', 'budget')), 0)",
+    "routing_cost_usd": "coalesce(sum(cost_usd) FILTER (WHERE kind = 'routing'), 0)",
+    "saved_by_trimming_usd": "coalesce(sum(round(trimmed_tokens * input_usd / 1000000, 10)), 0)",
     "unpriced": "count(*) FILTER (WHERE cost_usd IS NULL)",
 }
 """What is summed, and how each sum is made of attempts."""

@@ -50,14 +50,22 @@ class UsageLine:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    trimmed_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
     saved_by_routing_usd: Decimal = Decimal(0)
+    routing_cost_usd: Decimal = Decimal(0)
+    saved_by_trimming_usd: Decimal = Decimal(0)
     unpriced: int = 0
 
     @property
     def saved_by_caching_usd(self) -> Decimal:
         return self.saved_usd - self.saved_by_routing_usd
+
+    @property
+    def saved_by_routing_net_usd(self) -> Decimal:
+        """What cheaper models saved, less what it cost to ask which messages are simple: below 0 where asking did not pay."""
+        return self.saved_by_routing_usd - self.routing_cost_usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,10 @@ def price_at(base_url: str, model: str, *, now: datetime) -> Entry | None:
         return None
     entries = [_entry(found.get_prices(now.replace(hour=hour))) for hour in range(24)]
     known = [entry for entry in entries if entry]
-    return max(known, key=lambda entry: (Decimal(entry["input_usd"]), Decimal(entry["output_usd"]))) if len(known) == 24 else None
+    if len(known) < 24:
+        return None
+    dearest = max(known, key=lambda entry: (Decimal(entry["input_usd"]), Decimal(entry["output_usd"])))
+    return dearest | {"context_tokens": found.context_window}
 
 
 def _find(catalogue: DataSnapshot, base_url: str, model: str) -> ModelInfo | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from agents.chat.events import Done
 from agents.chat.metering import estimated_usage
 from agents.chat.replies import CachedReply, ToKeep
+from agents.chat.trimming import NOTHING_LEFT_OUT, Trimming
 from agents.providers.base import Message, ModelAnswer
 from agents.versions.live import Answering
 from memory.api import FinishedTurn, RecalledPassage, TurnState
@@ -24,6 +25,7 @@ class Draft:
         messages: what the model was sent.
         parts: the pieces of the reply; a kept one is a single piece.
         was_cut: the reply reached CHAT_MAX_REPLY_CHARS.
+        trimming: what of the conversation so far it was not sent.
         summarise_before: the oldest turn in the prompt, where earlier ones are to be summarised.
     """
 
@@ -32,6 +34,7 @@ class Draft:
     answer: ModelAnswer | None = None
     first_token_ms: int | None = None
     was_cut: bool = False
+    trimming: Trimming = NOTHING_LEFT_OUT
     summarise_before: int | None = None
     recalled: tuple[RecalledPassage, ...] = ()
 

@@ -26,6 +26,7 @@ from agents.chat.refusals import RateLimited
 from agents.chat.replies import CachedReply
 from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
+from agents.chat.trimming import trimming_of
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
 from agents.versions.live import Answering
@@ -136,6 +137,7 @@ class ChatTurn:
         oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:
             draft.summarise_before = oldest
+        draft.trimming = trimming_of(self._opened, oldest=oldest, summary=opened.summary, messages=messages)
         draft.recalled = shown_of(recalled, sent={turn.id for turn in opened.recent if turn.seq >= oldest})
         assert self._meter is not None
         draft.messages = self._meter.messages = messages
@@ -213,7 +215,7 @@ class ChatTurn:
         assert self._entry is not None
         finished = await self._draft.estimated(finished)
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
-        settled = self._route.with_savings(settled) if self._route else settled
+        settled = self._draft.trimming.note_on(self._route.with_savings(settled) if self._route else settled)
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)

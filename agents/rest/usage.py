@@ -33,7 +33,8 @@ GroupName = Literal["day", "agent", "key", "user", "model", "kind"]
 MOST_DAYS: Final = 366
 MOST_LINES: Final = 10_000
 CSV_TYPE: Final = "text/csv"
-MEASURES: Final = tuple(field.name for field in fields(UsageLine) if field.name != "group")
+_SUMS: Final = tuple(field.name for field in fields(UsageLine) if field.name != "group")
+MEASURES: Final = (*_SUMS, "saved_by_caching_usd")
 _GROUPS: Final[tuple[GroupName, ...]] = get_args(GroupName)
 # What a spreadsheet would take for a formula.
 _FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -89,7 +90,7 @@ class UsageLineShape(BaseModel):
     key: str | None = Field(default=None, description="The key's public id.")
     user: str | None = Field(default=None, description="The user; null: none was named, or the user was erased since.")
     model: str | None = None
-    kind: str | None = Field(default=None, description="chat, embedding, summary, facts or evaluation.")
+    kind: str | None = Field(default=None, description="chat, embedding, summary, facts, evaluation or routing.")
     attempts: int = Field(description="Calls of models, failed ones included, and answers from the reply cache.")
     turns: int = Field(description="Messages that were answered, or should have been.")
     failed: int = Field(description="Calls that failed or broke midway.")
@@ -98,10 +99,16 @@ class UsageLineShape(BaseModel):
     prompt_tokens: int
     cached_tokens: int = Field(description="Of the prompt tokens, those that the vendor had in its cache.")
     completion_tokens: int
+    trimmed_tokens: int = Field(description="About how many tokens of conversations so far prompts left out.")
     cost_usd: str = Field(description="What it cost, as far as prices are known.")
-    saved_usd: str = Field(description="What was saved: by the reply cache, and by routing to cheaper models.")
-    saved_by_routing_usd: str = Field(description="Of it, by routing.")
+    saved_usd: str = Field(description="What was saved: by caching replies, and by routing to cheaper models.")
+    saved_by_routing_usd: str = Field(description="Of it, by routing. What asking classifier models cost is not taken off.")
+    routing_cost_usd: str = Field(description="Of the cost: what it cost to ask classifier models which messages are simple.")
+    saved_by_trimming_usd: str = Field(
+        description="What the trimmed tokens would have cost more, at the full price of input. Not part of saved_usd."
+    )
     unpriced: int = Field(description="Calls of models whose price is not known; their cost is in no sum.")
+    saved_by_caching_usd: str = Field(description="Of saved_usd, by caching replies.")
 
 
 class UsageAnswer(BaseModel):
@@ -187,12 +194,12 @@ def name_users(lines: Sequence[UsageLine], owner: str) -> list[UsageLine]:
 
 
 def _sums(line: UsageLine, other: UsageLine | None) -> dict[str, Any]:
-    return {name: getattr(line, name) + (getattr(other, name) if other else 0) for name in MEASURES}
+    return {name: getattr(line, name) + (getattr(other, name) if other else 0) for name in _SUMS}
 
 
 def line_as_json(line: UsageLine) -> dict[str, Any]:
     """Return a line flat, with money as text."""
-    values = asdict(line)
+    values = asdict(line) | {"saved_by_caching_usd": line.saved_by_caching_usd}
     group = values.pop("group")
     return {**group, **{name: money(value) if isinstance(value, Decimal) else value for name, value in values.items()}}
 

@@ -12,6 +12,7 @@ class AttemptKind(models.TextChoices):
     SUMMARY = "summary", "summary"
     FACTS = "facts", "facts"
     EVALUATION = "evaluation", "evaluation"
+    ROUTING = "routing", "routing: asking whether a message is simple"
 
 
 class AttemptOutcome(models.TextChoices):
@@ -65,6 +66,11 @@ class Attempt(models.Model):
     completion_tokens = models.PositiveIntegerField(null=True)
     counted_prompt_tokens = models.PositiveIntegerField(
         null=True, help_text="The prompt as we count it, of some that the vendor counted too: how far apart the two are is learned from it."
+    )
+    trimmed_tokens = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="About how many tokens of the conversation so far the prompt left out, or had a summary take the place of.",
     )
     is_estimated = models.BooleanField(default=False, help_text="The vendor reported no usage; the counts are ours.")
     input_usd = models.DecimalField(
@@ -126,9 +132,16 @@ class _Usage(models.Model):
     prompt_tokens = models.BigIntegerField()
     cached_tokens = models.BigIntegerField()
     completion_tokens = models.BigIntegerField()
+    trimmed_tokens = models.BigIntegerField(help_text="Of conversations so far: what prompts left out.")
     cost_usd = models.DecimalField(max_digits=24, decimal_places=10)
     saved_usd = models.DecimalField(max_digits=24, decimal_places=10)
     saved_by_routing_usd = models.DecimalField(max_digits=24, decimal_places=10, help_text="Of what was saved: by cheaper models.")
+    routing_cost_usd = models.DecimalField(
+        max_digits=24, decimal_places=10, help_text="Of what was spent: on asking whether messages are simple."
+    )
+    saved_by_trimming_usd = models.DecimalField(
+        max_digits=24, decimal_places=10, help_text="What the trimmed tokens would have cost as input; not part of saved_usd."
+    )
     unpriced = models.BigIntegerField(help_text="Attempts whose price is unknown: their cost is in no sum.")
 
     class Meta:

@@ -34,6 +34,7 @@ class ModelPrice(models.Model):
         blank=True,
         help_text="Prices of long prompts: [{above_tokens, input_usd, cached_input_usd, output_usd}], the smallest first.",
     )
+    context_tokens = models.PositiveIntegerField(null=True, editable=False, help_text="The most that the model reads; null: not known.")
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

@@ -40,7 +40,7 @@ def store(models, entries):
 
 
 def entry(**prices):
-    return {"input_usd": "1", "cached_input_usd": None, "output_usd": "2", "tiers": [], **prices}
+    return {"input_usd": "1", "cached_input_usd": None, "output_usd": "2", "tiers": [], "context_tokens": None, **prices}
 
 
 def price_now(provider, model):
@@ -71,7 +71,7 @@ def test_the_catalogue_knows_models_by_the_vendors_address_only():
         ModelInUse("perplexity", "sonar", "https://api.perplexity.ai"),  # charges for each request, too
     ]
     small, tiered, embedding, *unknown = async_to_sync(look_up)(asked)
-    assert small == {"input_usd": "0.25", "cached_input_usd": "0.025", "output_usd": "2", "tiers": []}
+    assert small == {"input_usd": "0.25", "cached_input_usd": "0.025", "output_usd": "2", "tiers": [], "context_tokens": 400_000}
     assert [tier["above_tokens"] for tier in tiered["tiers"]] == [200_000]
     assert Decimal(tiered["tiers"][0]["input_usd"]) > Decimal(tiered["input_usd"])
     assert (embedding["input_usd"], embedding["output_usd"]) == ("0.02", "0")

@@ -16,7 +16,17 @@ from django.db import connection, transaction
 
 from observability import ledger, rollups
 from observability.bursts import run_burst
-from observability.models import Attempt, AttemptOutcome, RollupState, SavedBy, UsageConversation, UsageDay, UsageHour, UsagePerson
+from observability.models import (
+    Attempt,
+    AttemptKind,
+    AttemptOutcome,
+    RollupState,
+    SavedBy,
+    UsageConversation,
+    UsageDay,
+    UsageHour,
+    UsagePerson,
+)
 from observability.rollups import MEASURES, TABLES, roll_up, sums_of_attempts
 from observability.usage import Wanted, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
@@ -74,15 +84,19 @@ def test_sums_by_hour_day_person_and_conversation():
     settle(open_attempt(), outcome=AttemptOutcome.CACHED, saved_usd=Decimal("0.5"), prompt_tokens=None, completion_tokens=None)
     settle(open_attempt(price=None), price=None)
     settle(open_attempt(), prompt_tokens=0, completion_tokens=0, saved_usd=Decimal("0.25"), saved_by=SavedBy.ROUTING)
+    settle(open_attempt(kind=AttemptKind.ROUTING), prompt_tokens=7, completion_tokens=0, trimmed_tokens=3_000_000)
     open_attempt()  # still running: in no sum
     roll_all()
     check_sums()
-    day = UsageDay.objects.get()
+    day = UsageDay.objects.get(kind="chat")
     assert (day.attempts, day.turns, day.failed, day.cached, day.unpriced) == (6, 6, 1, 1, 1)
     assert (day.cost_usd, day.saved_usd, day.prompt_tokens) == (3, Decimal("0.75"), 3_000_100)
+    asked = UsageDay.objects.get(kind="routing")
+    assert (asked.turns, asked.cost_usd, asked.routing_cost_usd) == (0, Decimal("0.000007"), Decimal("0.000007"))
+    assert (asked.trimmed_tokens, asked.saved_by_trimming_usd, asked.saved_usd) == (3_000_000, 3, 0)
     assert (day.routed, day.saved_by_routing_usd) == (1, Decimal("0.25"))
-    assert [row.cost_usd for row in UsageHour.objects.order_by("hour")] == [1, 2]
-    assert dict(UsagePerson.objects.values_list("subject_id", "cost_usd")) == {0: 0, 3: 1, 4: 2}
+    assert [row.cost_usd for row in UsageHour.objects.filter(kind="chat").order_by("hour")] == [1, 2]
+    assert dict(UsagePerson.objects.filter(kind="chat").values_list("subject_id", "cost_usd")) == {0: 0, 3: 1, 4: 2}
     assert UsageConversation.objects.get(conversation_id=8).cost_usd == 3
 
 

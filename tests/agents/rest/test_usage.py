@@ -62,7 +62,8 @@ def test_one_line_of_everything(usage, spending):
         "lines": [
             {
                 "attempts": 2, "turns": 2, "failed": 0, "cached": 0, "routed": 0, "prompt_tokens": 1_250_003, "cached_tokens": 0,
-                "completion_tokens": 0, "cost_usd": "1.25", "saved_usd": "0", "saved_by_routing_usd": "0", "unpriced": 1,
+                "completion_tokens": 0, "trimmed_tokens": 0, "cost_usd": "1.25", "saved_usd": "0", "saved_by_routing_usd": "0",
+                    "routing_cost_usd": "0", "saved_by_trimming_usd": "0", "unpriced": 1, "saved_by_caching_usd": "0",
             }
         ],
     }  # fmt: skip
