@@ -136,8 +136,9 @@ def _providers_in_use() -> list[Provider]:
     named = AgentVersion.objects.filter(pk__in=live).values("provider")
     background = AgentVersion.objects.filter(pk__in=live).values("summary_provider")
     cheaper = AgentVersion.objects.filter(pk__in=live).values("simple_provider")
+    classifying = AgentVersion.objects.filter(pk__in=live, classifier_enabled=True).values("classifier_provider")
     fallbacks = VersionFallback.objects.filter(version__in=live).values("provider")
-    used = Q(pk__in=named) | Q(pk__in=cheaper) | Q(pk__in=background) | Q(pk__in=fallbacks)
+    used = Q(pk__in=named) | Q(pk__in=cheaper) | Q(pk__in=classifying) | Q(pk__in=background) | Q(pk__in=fallbacks)
     return list(Provider.objects.filter(Q(is_default=True) | used))
 
 

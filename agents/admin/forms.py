@@ -29,7 +29,10 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "Cheaper model",
         "For simple messages, if you like, and for all of them once a budget asks for it.",
-        ("simple_provider", "simple_model", "simple_max_chars", "simple_not_words"),
+        (
+            *("simple_provider", "simple_model", "simple_max_chars", "simple_not_words"),
+            *("classifier_enabled", "classifier_provider", "classifier_model", "classifier_instruction"),
+        ),
     ),
     (
         "Limits",
@@ -137,6 +140,12 @@ class DraftForm(VersionModelForm):
             "simple_model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
             "simple_max_chars": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
             "simple_not_words": Textarea({"rows": 4, "spellcheck": "false"}),
+            "classifier_enabled": widgets.UnfoldBooleanSwitchWidget(),
+            "classifier_provider": widgets.UnfoldAdminSelectWidget(),
+            "classifier_model": widgets.UnfoldAdminTextInputWidget(
+                {"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}
+            ),
+            "classifier_instruction": Textarea({"rows": 6, "spellcheck": "true"}),
             "max_output_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "1"}),
             "prompt_budget_tokens": widgets.UnfoldAdminIntegerFieldWidget({"min": "100"}),
             "reply_cache_s": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
@@ -162,6 +171,7 @@ class DraftForm(VersionModelForm):
         cast("forms.ModelChoiceField[Provider]", self.fields["provider"]).empty_label = default_provider_label()
         for name in ("simple_provider", "summary_provider"):
             cast("forms.ModelChoiceField[Provider]", self.fields[name]).empty_label = "the provider that answers"
+        cast("forms.ModelChoiceField[Provider]", self.fields["classifier_provider"]).empty_label = "the provider of the cheaper model"
         for field in self.fields.values():
             field.error_messages |= OUT_OF_BOUNDS
         self.fields["system_prompt"].error_messages["required"] = NO_PROMPT
@@ -180,6 +190,9 @@ class DraftForm(VersionModelForm):
 
     def clean_greeting(self) -> str:
         return _plain_newlines(self.cleaned_data["greeting"])
+
+    def clean_classifier_instruction(self) -> str:
+        return _plain_newlines(self.cleaned_data["classifier_instruction"])
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data

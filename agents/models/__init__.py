@@ -1,6 +1,6 @@
 """Agents, their versions, the providers whose models answer for them, and the keys that open them."""
 
-from .agents import Access, Agent, AgentVersion, MemoryScope, VersionFallback
+from .agents import WHAT_IS_SIMPLE, Access, Agent, AgentVersion, MemoryScope, VersionFallback
 from .kept_questions import KeptQuestion
 from .keys import ApiKey, KeyOwner, Scope
 from .providers import (
@@ -18,6 +18,7 @@ __all__ = [
     "KEY_VARIABLE_PATTERN",
     "OUT_OF_BOUNDS",
     "SLUG_PATTERN",
+    "WHAT_IS_SIMPLE",
     "Access",
     "Agent",
     "AgentVersion",

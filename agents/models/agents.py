@@ -72,6 +72,11 @@ class MemoryScope(models.TextChoices):
 
 
 LONGEST_DAYS: Final = 36_500
+WHAT_IS_SIMPLE: Final = (
+    "A message is simple if a short, general answer is enough: a greeting, thanks, small talk, or a question about one plain fact such as "
+    "opening hours, an address or a price. It is not simple if it takes several steps, a judgement, advice, calculation or code; if "
+    "somebody complains, wants money back, cancels, or reports a mistake; if it is about health, law or safety; or if you are not sure."
+)
 
 
 class AgentVersion(models.Model):
@@ -161,6 +166,40 @@ class AgentVersion(models.Model):
         error_messages={"item_invalid": "Line %(nth)s:"},
         help_text="Words or phrases, one a line. A message with one of them is not simple, however short. Capitals make no difference; "
         "“refund” is not found in “refunds”.",
+    )
+    classifier_enabled = models.BooleanField(
+        "ask a model which messages are simple",
+        default=False,
+        db_default=False,
+        help_text="Of messages that are short enough and hold none of these words. It has a moment to answer; where it does not, or says "
+        "that a message is not simple, the agent's own model answers.",
+    )
+    classifier_provider = models.ForeignKey(
+        Provider,
+        verbose_name="provider of the model that is asked",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Who runs the model below. Empty: the provider of the cheaper model.",
+    )
+    classifier_model = models.CharField(
+        "model that is asked",
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A small, quick one that answers without thinking first. Empty: the chosen provider's default model or, if none is "
+        "chosen, the cheaper model itself.",
+    )
+    classifier_instruction = models.TextField(
+        "what counts as simple",
+        max_length=2000,
+        blank=True,
+        default=WHAT_IS_SIMPLE,
+        db_default=WHAT_IS_SIMPLE,
+        help_text="What that model is told, in your words. It sees this and the message alone, nothing else of the conversation. "
+        "Empty: the text that stands here at first.",
     )
     memory_enabled = models.BooleanField(
         "long-term memory",

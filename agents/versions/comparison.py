@@ -14,7 +14,7 @@ from agents.models import AgentVersion
 from .content import PROVIDERS, Content, content_fields, content_of
 
 CONTEXT_LINES: Final = 2
-DEFAULTED: Final = frozenset({*PROVIDERS, "model", "simple_model", "summary_model", "temperature", "top_p"})
+DEFAULTED: Final = frozenset({*PROVIDERS, "model", "simple_model", "classifier_model", "summary_model", "temperature", "top_p"})
 """Fields that stand for a default where they are empty."""
 SWITCHED_OFF: Final = frozenset({"reply_similarity"})
 """Fields that switch something off where they are empty."""

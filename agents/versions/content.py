@@ -12,7 +12,7 @@ from typing import Any, Final
 from agents.models import AgentVersion, Provider, VersionFallback
 
 BOOKKEEPING: Final = frozenset({"id", "agent", "number", "note", "author", "created_at", "updated_at", "published_at"})
-PROVIDERS: Final = ("provider", "simple_provider", "summary_provider")
+PROVIDERS: Final = ("provider", "simple_provider", "classifier_provider", "summary_provider")
 """The content fields that name a provider."""
 MAX_FALLBACKS: Final = 5
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from django.db.models import QuerySet
 
-from agents.models import SLUG_PATTERN, Agent, AgentVersion, MemoryScope, Provider
+from agents.models import SLUG_PATTERN, WHAT_IS_SIMPLE, Agent, AgentVersion, MemoryScope, Provider
 from observability.api import run_burst
 from observability.errors import NotFound
 
@@ -97,6 +97,9 @@ class Answering:
     """The cheaper model, where the version has one that is not its own anyway."""
     simple_max_chars: int = 0
     simple_not_words: tuple[str, ...] = ()
+    classifier: ModelChoice | None = None
+    """What is asked whether a message is simple, where the version wants that."""
+    classifier_instruction: str = ""
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
 
@@ -236,6 +239,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         # The demo model never stands in for a real one that failed.
         if provider is not None and not (choices and provider.is_demo):
             choices.append(ModelChoice(_snapshot_of_provider(provider), model or provider.default_model))
+    simple = _simple_of(version, choices[0] if choices else None)
     return Answering(
         slug=agent.slug,
         name=agent.name,
@@ -259,9 +263,11 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         summaries=version.summaries,
         reply_cache_s=version.reply_cache_s,
         reply_similarity=version.reply_similarity,
-        simple=_simple_of(version, choices[0] if choices else None),
+        simple=simple,
         simple_max_chars=version.simple_max_chars,
         simple_not_words=tuple(version.simple_not_words),
+        classifier=_classifier_of(version, simple),
+        classifier_instruction=version.classifier_instruction.strip() or WHAT_IS_SIMPLE,
         background=_background_of(version, tuple(choices[:1])),
     )
 
@@ -275,6 +281,16 @@ def _simple_of(version: AgentVersion, own: ModelChoice | None) -> ModelChoice | 
     else:
         return None
     return found if found.model and found != own else None
+
+
+def _classifier_of(version: AgentVersion, simple: ModelChoice | None) -> ModelChoice | None:
+    """Return what is asked whether a message is simple enough for the cheaper model; None: nothing is."""
+    if simple is None or not version.classifier_enabled:
+        return None
+    if provider := version.classifier_provider:
+        model = version.classifier_model or provider.default_model
+        return ModelChoice(_snapshot_of_provider(provider), model) if model else None
+    return ModelChoice(simple.provider, version.classifier_model or simple.model)
 
 
 def _background_of(version: AgentVersion, answering: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:

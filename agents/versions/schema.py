@@ -84,6 +84,10 @@ class AgentDocument(BaseModel):
     simple_model: str = DEFAULTS["simple_model"]
     simple_max_chars: int = DEFAULTS["simple_max_chars"]
     simple_not_words: list[str] = DEFAULTS["simple_not_words"]
+    classifier_enabled: bool = DEFAULTS["classifier_enabled"]
+    classifier_provider: str = ""
+    classifier_model: str = DEFAULTS["classifier_model"]
+    classifier_instruction: str = DEFAULTS["classifier_instruction"]
     memory: Memory = Memory()
     knowledge: list[str] = DEFAULTS["knowledge"]
     facts_by_model: bool = DEFAULTS["facts_by_model"]

@@ -45,11 +45,13 @@ def form_of() -> Callable[..., dict[str, Any]]:
         names = [
             *("system_prompt", "greeting", "model", "temperature", "top_p", "max_output_tokens", "prompt_budget_tokens"),
             *("reply_cache_s", "memory_scope", "memory_limit", "memory_budget_tokens", "memory_threshold", "memory_cap", "memory_days"),
-            *("simple_model", "simple_max_chars", "summary_model", "conversation_days", "note"),
+            *("simple_model", "simple_max_chars", "classifier_model", "classifier_instruction", "summary_model"),
+            *("conversation_days", "note"),
         ]
         fields = {name: "" if getattr(version, name) is None else getattr(version, name) for name in names}
         fields |= {"provider": version.provider_id or "", "summary_provider": version.summary_provider_id or ""}
         fields |= {"simple_provider": version.simple_provider_id or "", "simple_not_words": "\r\n".join(version.simple_not_words)}
+        fields |= {"classifier_provider": version.classifier_provider_id or ""}
         fields["knowledge"] = ",".join(version.knowledge)
         rows = (
             [(str(row.provider_id or "default"), row.model) for row in version.fallbacks.order_by("position")]

@@ -63,6 +63,10 @@ documents = st.builds(
     simple_model=texts,
     simple_max_chars=st.integers(0, 100_000),
     simple_not_words=st.lists(texts.filter(str.strip), max_size=3),
+    classifier_enabled=st.booleans(),
+    classifier_provider=st.sampled_from(["", PROVIDER]),
+    classifier_model=texts,
+    classifier_instruction=texts,
     memory=st.builds(
         Memory,
         enabled=st.booleans(),
