@@ -6,14 +6,16 @@ class AgentsConfig(AppConfig):
     verbose_name = "Chatbots"
 
     def ready(self) -> None:
-        from memory.api import describe_people_by
+        from memory.api import describe_people_by, register_eraser
         from observability.api import name_things_by, register_models_in_use
 
         from . import checks  # noqa: F401 - registers the system checks
         from .access.choices import list_agents, list_keys
         from .access.naming import describe_people
+        from .chat.likeness import forget_questions
         from .versions.in_use import list_models_in_use
 
         describe_people_by(describe_people)
+        register_eraser("similar_questions", forget_questions)
         register_models_in_use(list_models_in_use)
         name_things_by(agents=list_agents, keys=list_keys)

@@ -18,12 +18,14 @@ from memory.browsing import (
 from memory.choosing import LeftOut
 from memory.curating import MemoryIsHistory, MemoryNotFound, add, correct, forget, pin
 from memory.elsewhere import SubjectErased, register_eraser, unregister_eraser
+from memory.embedders.costs import Payer
 from memory.erasing import erase, erase_user
 from memory.exporting import export_user
 from memory.facts.reading import FactReader, keep_reading_facts
 from memory.forgetting import forget_all
 from memory.health import warn_unless_isolated
 from memory.knowledge import Knowledge, knowledge_of
+from memory.meaning import Meaning, meaning_of
 from memory.models import MemoryOwner, OwnerKind, TurnState
 from memory.naming import Known, PersonName, describe_people_by, find_person, name_owner
 from memory.people import UserNotFound, find_subject, known_subject, names_of_users, owner_of_memory, people_numbered, subject_for
@@ -62,6 +64,7 @@ __all__ = [
     "Knowledge",
     "Known",
     "LeftOut",
+    "Meaning",
     "MemoryCard",
     "MemoryIsHistory",
     "MemoryNotFound",
@@ -73,6 +76,7 @@ __all__ = [
     "Outcome",
     "OwnerKind",
     "PastTurn",
+    "Payer",
     "PersonName",
     "Policy",
     "Ranked",
@@ -112,6 +116,7 @@ __all__ = [
     "known_subject",
     "list_memories",
     "list_messages",
+    "meaning_of",
     "memory_counts",
     "name_owner",
     "names_of_users",

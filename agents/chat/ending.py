@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
-from agents.chat.events import Done
+from agents.chat.events import Done, Matched
 from agents.chat.metering import estimated_usage
 from agents.chat.replies import CachedReply, ToKeep
 from agents.chat.trimming import NOTHING_LEFT_OUT, Trimming
@@ -107,8 +107,9 @@ def done_with(
     answering: Answering,
     settled: Sequence[SettledAttempt] = (),
     kept: CachedReply | None = None,
+    matched: Matched | None = None,
 ) -> Done:
-    """Return what the caller is told at the end; `kept`: the answer was given before, and nothing was called."""
+    """Return what the caller is told at the end; `kept`: the answer was given before, and nothing was called; `matched`: to what."""
     return Done(
         message_id=finished.id,
         session_id=session_id,
@@ -122,4 +123,5 @@ def done_with(
         cost_usd=cost_of(settled),
         saved_usd=kept.cost if kept else sum((attempt.saved_usd for attempt in settled), Decimal(0)),
         cached=kept is not None,
+        matched=matched,
     )

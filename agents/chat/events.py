@@ -28,6 +28,21 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """That an answer was given to another question, which means the same.
+
+    Attributes:
+        similarity: of both questions, 0 to 1.
+        age_s: how old the answer is.
+        question: the other question; None where it may be a stranger's.
+    """
+
+    similarity: float
+    age_s: int
+    question: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The reply is complete and stored. Counts in tokens."""
 
@@ -44,6 +59,7 @@ class Done:
     """None: the price is unknown."""
     saved_usd: Decimal
     cached: bool
+    matched: Matched | None = None
 
 
 ChatEvent = Started | Delta | Done

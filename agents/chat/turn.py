@@ -17,6 +17,7 @@ from agents.chat.bursts import Entered, Entry, Leaving, cached_by, entering, fin
 from agents.chat.ending import Draft, done_with, to_keep
 from agents.chat.events import Done, Started
 from agents.chat.flights import Landing, NoAnswer, flights
+from agents.chat.likeness import Likeness, Match, likeness_of
 from agents.chat.memories import recall_for, shown_of
 from agents.chat.metering import Meter
 from agents.chat.opening import entry_of, longest_s
@@ -54,6 +55,8 @@ class ChatTurn:
         self._entered: Entered | None = None
         self._meter: Meter | None = None
         self._kept: CachedReply | None = None
+        self._likeness: Likeness | None = None
+        self._match: Match | None = None
         self._draft = Draft()
         self._ended = False
 
@@ -80,6 +83,7 @@ class ChatTurn:
         self._kept = entered.found.reply
         if self._kept is None:
             self._meter = self._new_meter(entry, entered)
+            self._likeness = likeness_of(self._question, self._answering, opened=entered.opened, key=entered.key)
             if self._flight_key and entered.found.leads:
                 flights.lead(self._flight_key, str(self.id))
             if entered.refusal is not None:
@@ -109,6 +113,9 @@ class ChatTurn:
         key, turn_id = self._flight_key, str(self.id)
         if self._kept is None and key and not flights.is_led_by(key, turn_id):
             self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
+        if self._kept is None and self._likeness is not None:
+            self._match = await self._likeness.find()
+            self._kept = self._match.reply if self._match else None
         if self._kept is not None:
             self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
@@ -161,7 +168,8 @@ class ChatTurn:
                 await self._store_or_go_on_storing(leaving_turn)
             self._ended = True
             finished = finished_by(self.id, self._kept)
-            return done_with(finished, session_id=session_id, answering=answering, kept=self._kept)
+            matched = self._match.told_to(self._question.caller) if self._match else None
+            return done_with(finished, session_id=session_id, answering=answering, kept=self._kept, matched=matched)
         leaving_turn = await self._leaving(self._draft.finished(self.id, TurnState.DONE))
         await self._store_or_go_on_storing(leaving_turn)
         return done_with(leaving_turn.finished, session_id=session_id, answering=answering, settled=leaving_turn.settled)
@@ -223,11 +231,13 @@ class ChatTurn:
     async def _store(self, turn: Leaving) -> None:
         is_stored = False
         try:
-            await leaving.submit(turn)
+            still_ran = await leaving.submit(turn)
             is_stored = True
         finally:
             await self._land(turn, is_stored=is_stored)
         self._ended = True
+        if self._likeness is not None and turn.keep is not None and still_ran:
+            running_turns.finish_in_background(self._likeness.keep(turn.keep))
 
     async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
         """Tell those who wait for this answer."""

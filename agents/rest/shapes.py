@@ -75,6 +75,14 @@ class UsageReport(BaseModel):
     saved_usd: str | None = None
 
 
+class MatchedQuestion(BaseModel):
+    """The other question that a cached answer was given to, where the agent answers similar questions from its cache."""
+
+    similarity: float = Field(description="Of both questions, 0 to 1.")
+    age_s: int = Field(description="How old the answer is, in seconds.")
+    question: str | None = Field(description="The other question; null without an API key, as it may be a stranger's.")
+
+
 class ChatAnswer(BaseModel):
     """An agent's answer."""
 
@@ -87,6 +95,7 @@ class ChatAnswer(BaseModel):
     cached: bool = False
     finish_reason: str
     usage: UsageReport
+    matched: MatchedQuestion | None = Field(default=None, description="Present where the answer was given to a similar question.")
 
 
 class AgentCard(BaseModel):

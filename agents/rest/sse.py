@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any, Final, cast
 
 import msgspec
@@ -88,7 +89,7 @@ async def _as_text(started: Started, events: AsyncGenerator[ChatEvent, None], re
 
 def chat_answer(done: Done) -> dict[str, Any]:
     """Return the JSON answer of the contract; `shapes.ChatAnswer` describes it."""
-    return {
+    told = {
         "reply": done.reply,
         "session_id": done.session_id,
         "message_id": str(done.message_id),
@@ -104,6 +105,9 @@ def chat_answer(done: Done) -> dict[str, Any]:
             "saved_usd": f"{done.saved_usd:.10f}",
         },
     }
+    if done.matched is not None:
+        told["matched"] = asdict(done.matched)
+    return told
 
 
 def _event(name: str, event_id: str, data: dict[str, Any]) -> bytes:

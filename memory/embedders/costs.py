@@ -54,6 +54,7 @@ class Payer:
     """Whose a call is, as far as it is known: texts of several agents are embedded together."""
 
     agent: str = ""
+    key: str = ""
     conversation_id: int = 0
     subject_id: int = 0
 
@@ -189,6 +190,7 @@ def _attempt(model: EmbeddingModel, *, payer: Payer, price: Price | None, worst_
         id=uuid7(),
         kind=AttemptKind.EMBEDDING,
         agent=payer.agent,
+        key=payer.key,
         conversation_id=payer.conversation_id,
         subject_id=payer.subject_id,
         provider=PROVIDER,

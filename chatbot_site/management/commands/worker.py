@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from agents.chat.facts import read_facts
+from agents.chat.likeness import keep_forgetting_questions
 from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
@@ -33,6 +34,7 @@ async def _work() -> None:
             group.create_task(keep_reading_facts(stopping, read_facts))
             group.create_task(keep_summarising(stopping, summarise))
             group.create_task(keep_tidy(stopping, list_policies))
+            group.create_task(keep_forgetting_questions(stopping))
             group.create_task(keep_prices(stopping))
             group.create_task(keep_telling_of_budgets(stopping))
             group.create_task(keep_settling_orphans(stopping))
