@@ -147,7 +147,8 @@ def _rotate(own: ApiKey, asked: tuple[str, Rotation]) -> dict[str, Any]:
     if not own.all_agents and (key.all_agents or not _slugs(key) <= _slugs(own)):
         raise MissingScope("That key opens agents that this one does not. Rotate it with one that does, or ask an operator.")
     issued = rotate_key(key, overlap=timedelta(seconds=rotation.overlap_s))
-    if key.pk != own.pk and issued.key.expiry_date != (ends_at := _no_later(own, issued.key.expiry_date)):
+    # `own` is as it was before, also where it rotated itself.
+    if issued.key.expiry_date != (ends_at := _no_later(own, issued.key.expiry_date)):
         issued.key.expiry_date = ends_at
         issued.key.save(update_fields=["expiry_date"])
     key.refresh_from_db()
@@ -192,7 +193,7 @@ def _slugs(key: ApiKey) -> set[str]:
 
 
 def _no_later(own: ApiKey, expires_at: datetime | None) -> datetime | None:
-    """Return the earlier end: a key never outlives the one that made it."""
+    """Return the earlier end: no key outlives the one that made it over HTTP, nor does it outlive itself by rotating."""
     return min(filter(None, (own.expiry_date, expires_at)), default=None)
 
 

@@ -111,6 +111,27 @@ def test_a_key_rotates_itself(calling, problem, manager):
     problem(calling(made["key"]).post(f"/api/keys/{made['id']}/rotate", json={"overlap_s": 90 * 86_400 + 1}), 400)
 
 
+def test_a_key_never_outlives_itself_by_rotating(calling, agent):
+    ends_at = timezone.now().replace(microsecond=0) + timedelta(hours=1)
+    manager = make_key(agent, scopes=MANAGING, expires_at=ends_at)
+    ApiKey.objects.filter(pk=manager.key.pk).update(created=timezone.now() - timedelta(days=30))
+    secret, id = manager.secret, manager.key.prefix
+    for _ in range(3):
+        made = calling(secret).post(f"/api/keys/{id}/rotate", json={}).json()
+        assert datetime.fromisoformat(made["expires_at"]) == ends_at
+        assert datetime.fromisoformat(made["old_expires_at"]) <= ends_at
+        secret, id = made["key"], made["id"]
+
+
+def test_a_key_that_ends_sooner_gives_a_rotated_key_no_longer_life(calling, agent):
+    ends_at = timezone.now().replace(microsecond=0) + timedelta(hours=1)
+    manager = make_key(agent, scopes=MANAGING, expires_at=ends_at)
+    for theirs in (None, ends_at + timedelta(days=30)):
+        other = make_key(agent, owner=manager.key.owner, expires_at=theirs)
+        made = calling(manager).post(f"/api/keys/{other.key.prefix}/rotate", json={}).json()
+        assert datetime.fromisoformat(made["expires_at"]) == ends_at
+
+
 @pytest.mark.parametrize("more", ["scope", "agent", "every agent"])
 def test_a_key_that_opens_more_is_revoked_but_not_rotated(calling, problem, agent, manager, more):
     fields = {"scope": {"scopes": ("chat", "erase")}, "agent": {}, "every agent": {"all_agents": True}}[more]
