@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
+from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from agents.chat.refusals import RateLimited
 from agents.rest.authentication import address_of, caller_of
-from observability.api import client_of, count_request, headers_of
-from observability.errors import Unauthorized
+from observability.api import Visit, admit, client_of, count_request, headers_of, limits, rules_for
+from observability.errors import ChatbotError, Unauthorized
+
+# What a request is answered that becomes no turn: not JSON, no such agent, no such key.
+_MISTAKES: Final = frozenset({400, 401, 403, 404, 405, 406, 413, 415})
 
 
 class AsyncAPIView(APIView):
@@ -22,7 +26,7 @@ class AsyncAPIView(APIView):
 
     Nothing of `initial()` (negotiation, and the authentication, permission and throttle classes, of which this project has
     none) waits for anything, so it runs without a thread hop. Requests are limited here, but for those of routes that do so
-    themselves (`counts_itself`).
+    themselves (`counts_itself`): of theirs, those that never get so far.
     """
 
     counts_itself = False
@@ -46,6 +50,11 @@ class AsyncAPIView(APIView):
             if not isinstance(response, HttpResponseBase):
                 response = await response
         except Exception as error:
+            if self.counts_itself and _is_mistake(error):
+                try:
+                    standing = await _count_mistake(request)
+                except RateLimited as refusal:
+                    error = refusal
             response = self.handle_exception(error)
         for name, value in standing.items():
             response[name] = value
@@ -66,6 +75,33 @@ async def _count(request: HttpRequest) -> Mapping[str, str]:
         key_id = ""
     name = f"key {key_id}" if key_id else client_of(address_of(request))
     verdict = await asyncio.to_thread(count_request, request, scope="api", name=name, per_minute=settings.API_REQUESTS_PER_MINUTE)
+    if verdict.refused:
+        raise RateLimited(verdict, verdict.refused)
+    return headers_of(verdict)
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Tell whether a request is refused for what it is, before any limit has counted it."""
+    status = error.status if isinstance(error, ChatbotError) else getattr(error, "status_code", 500)
+    return status in _MISTAKES
+
+
+async def _count_mistake(request: HttpRequest) -> Mapping[str, str]:
+    """Count a chat request that becomes no turn against the limits on requests of its address, or of its key.
+
+    Raises:
+        RateLimited: there were too many within this minute.
+    """
+    try:
+        known = await limits.get()
+        key_id = (await caller_of(request)).key_id
+    except Unauthorized:
+        key_id = ""
+    except DatabaseError:  # then nothing is known of limits, or of the key
+        return {}
+    rules = rules_for(known, address=address_of(request) or "unknown", key=key_id)
+    visit = Visit(id="", rules=[rule for rule in rules if rule.measure == "requests"], lease_s=0)
+    [verdict] = await asyncio.to_thread(admit, [visit])
     if verdict.refused:
         raise RateLimited(verdict, verdict.refused)
     return headers_of(verdict)

@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from observability.models import Limit, LimitScope
 from tests.factories import make_key, make_user
 
 
@@ -39,6 +40,57 @@ def test_the_other_routes_count_by_address_and_by_key(make_chat_agent, upstream,
         assert [answer.status_code for answer in wrong] == [401, 401, 429]
         # Chat has limits of its own.
         assert client.post(f"/api/chat/{agent.slug}", json={"message": "Hi"}, headers=address).status_code == 200
+
+
+CHAT_MISTAKES = [
+    ("POST", "support", {"content": b"no json", "headers": {"Content-Type": "application/json"}}, 400),
+    ("POST", "support", {"json": {"message": ""}}, 400),
+    ("POST", "support", {"json": {"message": "Hi"}, "headers": {"Idempotency-Key": "1"}}, 400),
+    ("POST", "support", {"json": {"message": "Hi", "user": "ada"}}, 401),
+    ("POST", "support", {"json": {"message": "Hi"}, "headers": {"Authorization": "Bearer no"}}, 401),
+    ("POST", "no-such-agent", {"json": {"message": "Hi"}}, 404),
+    ("GET", "support", {}, 405),
+    ("POST", "support", {"json": {"message": "Hi"}, "headers": {"Accept": "image/png"}}, 406),
+    ("POST", "support", {"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415),
+]
+
+
+def test_chat_requests_that_become_no_turn_count_too(make_chat_agent, upstream, start_server):
+    agent = make_chat_agent(upstream)
+    server = start_server(ANONYMOUS_REQUESTS_PER_MINUTE="3", TRUSTED_PROXIES="127.0.0.0/8")
+
+    def ask(client, mistake, address):
+        method, slug, fields, _ = mistake
+        slug = slug.replace("support", agent.slug)
+        return client.request(method, f"/api/chat/{slug}", **{**fields, "headers": fields.get("headers", {}) | address})
+
+    with server.client() as client:
+        for mistake in CHAT_MISTAKES:
+            address = an_address()
+            answers = [ask(client, mistake, address) for _ in range(4)]
+            assert [answer.status_code for answer in answers] == [*[mistake[-1]] * 3, 429], mistake
+            assert [answer.headers["ratelimit"].split(";")[:2] for answer in answers] == [
+                ['"address-requests"', f"r={left}"] for left in (2, 1, 0, 0)
+            ], mistake
+            assert answers[-1].json()["type"] == "/errors/rate-limited"
+            assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+            # They count with the messages that are answered.
+            assert client.post(f"/api/chat/{agent.slug}", json={"message": "Hi"}, headers=address).status_code == 429
+    assert not upstream.calls
+
+
+def test_mistakes_with_a_key_count_for_the_key(make_chat_agent, upstream, start_server):
+    agent = make_chat_agent(upstream)
+    key = make_key(agent)
+    limit = Limit.objects.create(scope=LimitScope.KEY, name=key.key.prefix, requests_per_minute=3)
+    server = start_server(ANONYMOUS_REQUESTS_PER_MINUTE="1")
+    try:
+        with server.client(headers={"Authorization": f"Bearer {key.secret}"}) as client:
+            answers = [client.post("/api/chat/no-such-agent", json={"message": "Hi"}) for _ in range(4)]
+    finally:
+        limit.delete()
+    assert [answer.status_code for answer in answers] == [404, 404, 404, 429]
+    assert '"key-requests"' in answers[0].headers["ratelimit"]
 
 
 def test_signing_in_counts_tries(live_db, from_anywhere):
