@@ -64,7 +64,10 @@ async def chat(request: HttpRequest, agent_id: int) -> HttpResponseBase:
         )
         return await stream_events(question, request_id)
     except ChatbotError as error:
-        return JsonResponse(error.document(request_id), status=error.status, content_type="application/problem+json")
+        again = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        return JsonResponse(
+            error.document(request_id), status=error.status, content_type="application/problem+json", headers={**error.headers, **again}
+        )
 
 
 def _admit(request: HttpRequest, agent_id: int) -> tuple[int, str]:

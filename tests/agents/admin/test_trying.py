@@ -10,8 +10,10 @@ import pytest
 
 from agents.models import Agent
 from memory.models import Turn
-from tests.factories import make_user, make_version
+from observability.models import Budget
+from tests.factories import make_user, make_version, unique
 from tests.upstream import Upstream
+from tests.waiting import eventually
 
 
 def path(agent: Agent) -> str:
@@ -60,3 +62,18 @@ def test_unknown_agents_and_methods(signed_in: Callable[..., httpx2.Client]) -> 
     client = signed_in(make_user(role="editor"))
     assert client.post("/admin/agents/agent/999999999/try/chat", json={"message": "Hi"}).status_code == 404
     assert client.get("/admin/agents/agent/999999999/try/chat").status_code == 405
+
+
+def test_a_spent_budget_says_when_to_try_again(
+    make_chat_agent: Any, upstream: Upstream, signed_in: Callable[..., httpx2.Client], request: pytest.FixtureRequest
+) -> None:
+    agent = make_chat_agent(upstream)
+    budget = Budget.objects.create(name=unique("budget"), agent=agent.slug, scope="agent", limit_tokens=0)
+    request.addfinalizer(budget.delete)
+    client = signed_in(make_user(role="editor"))
+    response = eventually(
+        lambda: answer if (answer := client.post(path(agent), json={"message": "Hi"})).status_code != 200 else None, what="the budget holds"
+    )
+    assert response.status_code == 402
+    assert "It resets at" in response.json()["detail"]
+    assert 0 < int(response.headers["Retry-After"]) <= 32 * 86_400
