@@ -59,6 +59,7 @@ class Wish:
         threshold: the least score of a passage that is recalled.
         room: the prompt's room for them, in tokens counted by `tokens_of`; a function is only called once there is anything to recall.
         in_view: the turns that `room` may turn out to hold anyway.
+        key: the API key that pays for embedding the question; "" without one.
     """
 
     question: str
@@ -68,6 +69,7 @@ class Wish:
     room: Room | Callable[[], Awaitable[Room]]
     in_view: Sequence[UUID] = ()
     tokens_of: Callable[[Ranked], int]
+    key: str = ""
 
 
 class Outcome(StrEnum):
@@ -161,7 +163,7 @@ def _give_back_found(finding: asyncio.Future[tuple[Sources | None, NewAttempt | 
 
 def _payer_of(wish: Wish) -> Payer:
     whose = wish.whose
-    return Payer(agent=whose.agent, conversation_id=whose.conversation_id or 0, subject_id=whose.subject_id or 0)
+    return Payer(agent=whose.agent, key=wish.key, conversation_id=whose.conversation_id or 0, subject_id=whose.subject_id or 0)
 
 
 async def _recall_from(sources: Sources, wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:

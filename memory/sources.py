@@ -46,7 +46,7 @@ class Whose:
     Attributes:
         agent: the agent's slug. What it knows for everybody is always among them.
         conversation_id: the conversation that asks: its person's memories with the agent are among them.
-        subject_id: the person, where no conversation asks.
+        subject_id: the person; None where only the conversation is known that asks.
         session_only: of the person's, only what was said in the conversation that asks, or of no particular one.
         knowledge: the names of shared collections.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
@@ -12,14 +13,17 @@ from agents.versions.live import Answering
 from memory.api import OpenedTurn, Recalled, RecalledPassage, Room, Whose, Wish, recall
 
 
-async def recall_for(answering: Answering, *, message: str, opened: OpenedTurn) -> Recalled:
+async def recall_for(answering: Answering, *, message: str, opened: OpenedTurn, key: str = "") -> Recalled:
     """Return the memories that help to answer `message`, as many as the version grants; none where recall fails or is slow.
+
+    `key`: the API key that asks, and pays.
 
     The turn itself is not among them, as a turn is remembered once it is finished, nor are turns that are sent anyway.
     """
-    whose = _whose(answering, conversation_id=opened.conversation_id)
+    whose = _whose(answering, conversation_id=opened.conversation_id, subject_id=opened.subject_id or None)
     in_view = [turn.id for turn in opened.recent if turn.id]
-    return await recall(_wish(answering, message=message, whose=whose, room=_room(answering, message, opened), in_view=in_view))
+    wish = _wish(answering, message=message, whose=whose, room=_room(answering, message, opened), in_view=in_view)
+    return await recall(replace(wish, key=key))
 
 
 async def try_recall(answering: Answering, *, message: str, subject_id: int | None = None) -> Recalled:

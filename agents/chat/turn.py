@@ -139,7 +139,8 @@ class ChatTurn:
         """Return what the model is asked: with memories and a summary, as far as they fit."""
         answering, message, draft = self._answering, self._question.message, self._draft
         opened = await choose_summary(answering, message=message, opened=self._opened)
-        recalled = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else Recalled()
+        key = self._question.caller.key_id
+        recalled = await recall_for(answering, message=message, opened=opened, key=key) if answering.memory_enabled else Recalled()
         messages = await build_prompt(answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary)
         oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:

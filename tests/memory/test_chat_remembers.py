@@ -20,14 +20,17 @@ from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import load_live
 from memory.browsing import shared_owner
 from memory.curating import add
+from memory.embedders.configured import EmbeddingModel
 from memory.models import Conversation, MemoryOwner, Passage, Recalled, Turn, TurnState
 from memory.recollections import RecalledPassage
 from memory.sources import _OWNERS
 from memory.turns import FinishedTurn, finish_turns
 from memory.writing import remember_due_turns
 from observability.api import run_burst
+from observability.models import Attempt
 from observability.outbound import close_transports
-from tests.factories import forget_vectors, unique
+from tests.factories import forget_vectors, make_key, unique
+from tests.memory.embedding_server import EmbeddingServer
 from tests.upstream import Reply
 from tests.waiting import eventually
 
@@ -291,3 +294,31 @@ def test_what_is_forgotten_meanwhile_is_left_out_and_the_turn_ends_all_the_same(
         locking.set()
         thread.join()
     assert not Recalled.objects.filter(turn=late).exists()
+
+
+def test_the_embedding_of_a_question_is_on_the_persons_and_the_keys_account(make_chat_agent, upstream, start_server, finish, settings):
+    vendor = EmbeddingServer(dimensions=64)
+    settings.OUTBOUND_ALLOWED_HOSTS = [vendor.address]
+    try:
+        model = unique("model")
+        server = start_server(EMBEDDING_BASE_URL=vendor.url, EMBEDDING_MODEL=model, EMBEDDER_URL="", MEMORY_DEADLINE_MS="5000")
+        agent = make_chat_agent(upstream, **MEMORY)
+        key = make_key(agent)
+        subject = make_subject_with_memory(agent, key, finish, EmbeddingModel(vendor.url, "", model, None))
+        with server.client(headers={"Authorization": f"Bearer {key.secret}"}) as client:
+            assert client.post(f"/api/chat/{agent.slug}", json={"message": "Which dog have I?", "user": "ada"}).status_code == 200
+        [call] = eventually(
+            lambda: list(Attempt.objects.filter(agent=agent.slug, kind="embedding", outcome="done", model=model)), what="it is settled"
+        )
+        assert (call.subject_id, call.key) == (subject.pk, key.key.prefix)
+    finally:
+        vendor.stop()
+        forget_vectors()
+
+
+def make_subject_with_memory(agent, key, finish, model):
+    """Have somebody say what is remembered, and return who that is."""
+    owner = f"owner:{key.key.owner_id}"
+    turn = finish("My dog is called Biscuit.", agent=agent.slug, owner=owner, subject="ada", session=unique("earlier"))
+    remember(model)
+    return Turn.objects.select_related("conversation__subject").get(pk=turn).conversation.subject
