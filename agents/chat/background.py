@@ -7,7 +7,6 @@ fails is tried again later by the worker that asked.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -135,12 +134,6 @@ def _fit(answering: Answering, make: Callable[[int], list[Message]]) -> list[Mes
         if count_prompt_tokens(messages, model=model) <= answering.prompt_budget_tokens:
             break
     return messages
-
-
-def enclose(**parts: str) -> str:
-    """Return each part that is not empty between marks with its name. Nobody can guess them, so nothing within can end them."""
-    mark = secrets.token_hex(4)
-    return "\n\n".join(f"[{name.replace('_', ' ')} {mark}]\n{text}\n[end {mark}]" for name, text in parts.items() if text)
 
 
 def dialogue(turns: Sequence[PastTurn], *, side_chars: int, numbered: bool = False) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from agents.chat.background import complete_with, dialogue, enclose, fit, live_version_of
+from agents.chat.background import complete_with, dialogue, fit, live_version_of
+from agents.chat.enclosing import enclose
 from agents.providers.base import Message
 from memory.api import PastTurn
 from observability.api import AttemptKind

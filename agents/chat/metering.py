@@ -80,23 +80,24 @@ class Meter:
         """
         first = self._promised
         if first is None or (first.provider, first.model) != (choice.provider.slug, choice.model):
-            await self._settle_ended()
-            price = await price_of(choice)
-            self._number += 1
-            await self._promise(
-                replace(
-                    self.template,
-                    id=uuid7(),
-                    number=self._number,
-                    provider=choice.provider.slug,
-                    model=choice.model,
-                    price=price,
-                    worst_prompt_tokens=await most_prompt_tokens(choice, self._prompt_tokens),
-                    started_at=datetime.now(UTC),
-                )
-            )
+            wanted = await self._attempt_of(choice)
+            if first is not None and _covers(first, wanted):
+                self._promised = replace(wanted, id=first.id, number=first.number)
+            else:
+                await self._settle_ended()
+                self._number += 1
+                await self._promise(replace(wanted, id=uuid7(), number=self._number, started_at=datetime.now(UTC)))
         self._running, self._promised = self._promised, None
         self._began_at = asyncio.get_running_loop().time()
+
+    async def _attempt_of(self, choice: ModelChoice) -> NewAttempt:
+        return replace(
+            self.template,
+            provider=choice.provider.slug,
+            model=choice.model,
+            price=await price_of(choice),
+            worst_prompt_tokens=await most_prompt_tokens(choice, self._prompt_tokens),
+        )
 
     async def wait_for_room(self, refusal: Refusal) -> None:
         """Have the first attempt written after all, where it was refused only because others may spend what is left.
@@ -222,6 +223,13 @@ class Meter:
             price=attempt.price,
             latency_ms=round((asyncio.get_running_loop().time() - self._began_at) * 1000),
         )
+
+
+def _covers(promised: NewAttempt, wanted: NewAttempt) -> bool:
+    """Tell whether what was promised to one model is enough for another one in its place, as a cheaper one's."""
+    if promised.worst_usd is None or wanted.worst_usd is None:
+        return False
+    return wanted.worst_usd <= promised.worst_usd and wanted.worst_tokens <= promised.worst_tokens
 
 
 async def estimated_usage(messages: Sequence[Message], reply: str = "", *, provider: str, model: str) -> Usage:

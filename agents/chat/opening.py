@@ -25,8 +25,12 @@ _GRACE: Final = timedelta(seconds=30)
 
 
 def longest_s(answering: Answering) -> float:
-    """Return how long an answer may take: each model in the chain has its own time, as one that hangs must not use up the others'."""
-    return sum(choice.provider.total_timeout_s for choice in answering.choices)
+    """Return how long an answer may take: each model in the chain has its own time, as one that hangs must not use up the others'.
+
+    So has the cheaper model, where a classifier may yet put it before them.
+    """
+    cheaper = [answering.simple] if answering.classifier and answering.simple and answering.simple not in answering.choices else []
+    return sum(choice.provider.total_timeout_s for choice in (*cheaper, *answering.choices))
 
 
 async def entry_of(question: Question, answering: Answering, *, turn_id: UUID) -> Entry:

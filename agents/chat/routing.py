@@ -1,5 +1,6 @@
 """Which model answers a turn: the version's own, or its cheaper one for what is simple, or once a budget asks to save.
 
+What is simple a rule says, by length and words; where the version wants it, a model has the last word (`agents.chat.classifying`).
 The cheaper model only goes first. Where it cannot answer, the version's own chain follows, so a message is answered all the same.
 """
 
@@ -14,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from agents.access import resolve_session, subject_name
+from agents.chat.classifying import Verdict
 from agents.chat.metering import price_of
 from agents.chat.question import Question
 from agents.versions.live import Answering, ModelChoice
@@ -30,6 +32,7 @@ class Route:
     Attributes:
         answering: the version, with the models in the order in which they are asked.
         saved_by: what sent the turn to the cheaper model; NOTHING: it was not sent there.
+        asks: the version's classifier is yet to say whether the message is simple (`decided`).
         why: a sentence for editors.
         own_price: what the version's own model costs; None: unknown.
     """
@@ -37,7 +40,17 @@ class Route:
     answering: Answering
     why: str
     saved_by: SavedBy = SavedBy.NOTHING
+    asks: bool = False
     own_price: Price | None = None
+
+    def decided(self, verdict: Verdict) -> Route:
+        """Return the route that the classifier's `verdict` leads to."""
+        asked = named(_sure(self.answering.classifier))
+        if verdict.is_simple:
+            cheaper = _to_cheaper(self.answering, SavedBy.ROUTING, f"{asked} calls the message simple.")
+            return replace(cheaper, own_price=self.own_price)
+        said = "calls the message not simple" if verdict.said else f"was no help: {verdict.trouble}"
+        return replace(self, asks=False, why=f"{named(self.answering.choices[0])} answers: {asked} {said}.")
 
     def with_savings(self, settled: Sequence[SettledAttempt]) -> tuple[SettledAttempt, ...]:
         """Return attempts with what those saved that the cheaper model answered."""
@@ -98,11 +111,11 @@ async def route(question: Question, answering: Answering) -> Route:
         found = _to_cheaper(answering, SavedBy.BUDGET, f"the budget “{budget}” asks for cheaper models.")
     else:
         found = route_by_rule(answering, question.message)
-    return replace(found, own_price=own_price) if found.saved_by else found
+    return replace(found, own_price=own_price) if found.saved_by or found.asks else found
 
 
 def route_by_rule(answering: Answering, message: str) -> Route:
-    """Return who is to answer `message` as far as the version decides: without budgets, and without prices."""
+    """Return who is to answer `message` as far as the version's rule says: without budgets, prices, and the classifier's verdict."""
     if not answering.choices:
         return Route(answering=answering, why="No model is set up.")
     own = named(answering.choices[0])
@@ -114,6 +127,8 @@ def route_by_rule(answering: Answering, message: str) -> Route:
         return Route(answering=answering, why=f"{own} answers: {why}")
     if word := word_in(message, answering.simple_not_words):
         return Route(answering=answering, why=f"{own} answers: the message contains “{word}”.")
+    if answering.classifier is not None:
+        return Route(answering=answering, asks=True, why=f"{named(answering.classifier)} is asked whether the message is simple.")
     return _to_cheaper(answering, SavedBy.ROUTING, "the message is simple.")
 
 
@@ -132,7 +147,8 @@ def rule_in_words(answering: Answering) -> str:
         shown = ", ".join(f"“{word}”" for word in words[:_MOST_WORDS_SHOWN])
         more = f" and {len(words) - _MOST_WORDS_SHOWN} more" if len(words) > _MOST_WORDS_SHOWN else ""
         none_of = f" that contain none of {shown}{more}"
-    return f"Messages of at most {most:,} characters{none_of} are answered by {named(simple)}, all others by {own}."
+    judged = f"{' and' if words else ''} that {named(answering.classifier)} calls simple" if answering.classifier else ""
+    return f"Messages of at most {most:,} characters{none_of}{judged} are answered by {named(simple)}, all others by {own}."
 
 
 def word_in(message: str, words: Sequence[str]) -> str:
@@ -147,14 +163,15 @@ def named(choice: ModelChoice) -> str:
 
 
 def _to_cheaper(answering: Answering, by: SavedBy, because: str) -> Route:
-    assert answering.simple is not None
+    simple = _sure(answering.simple)
     # The demo model never stands in for a real one that failed.
-    behind = [choice for choice in answering.choices if choice != answering.simple and not choice.provider.is_demo]
-    return Route(
-        answering=replace(answering, choices=(answering.simple, *behind)),
-        saved_by=by,
-        why=f"{named(answering.simple)} answers: {because}",
-    )
+    behind = [choice for choice in answering.choices if choice != simple and not choice.provider.is_demo]
+    return Route(answering=replace(answering, choices=(simple, *behind)), saved_by=by, why=f"{named(simple)} answers: {because}")
+
+
+def _sure(choice: ModelChoice | None) -> ModelChoice:
+    assert choice is not None
+    return choice
 
 
 async def _asking_to_save(question: Question, answering: Answering) -> str:

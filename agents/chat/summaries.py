@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from agents.chat.background import complete_with, dialogue, enclose, fit, live_version_of
+from agents.chat.background import complete_with, dialogue, fit, live_version_of
+from agents.chat.enclosing import enclose
 from agents.providers.base import Message
 from memory.api import PastTurn, Written
 from observability.api import AttemptKind

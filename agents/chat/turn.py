@@ -14,6 +14,7 @@ from django.db import Error as DatabaseError  # unlike its namesake in Django, w
 from uuid_utils.compat import uuid7
 
 from agents.chat.bursts import Entered, Entry, Leaving, cached_by, entering, finished_by, leaving
+from agents.chat.classifying import Classifier
 from agents.chat.ending import Draft, done_with, to_keep
 from agents.chat.events import Done, Started
 from agents.chat.flights import Landing, NoAnswer, flights
@@ -49,6 +50,7 @@ class ChatTurn:
         self._answering = answering
         self._total_s = longest_s(answering)
         self._route: Route | None = None
+        self._classifier: Classifier | None = None
         self._started_at = asyncio.get_running_loop().time()
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
@@ -120,6 +122,7 @@ class ChatTurn:
             self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
             return
+        await self._decide()
         loop, draft = asyncio.get_running_loop(), self._draft
         draft.answer = model_answer = await model_for(self._answering.choices).start(await self._request())
         draft.first_token_ms = round((loop.time() - self._started_at) * 1000)
@@ -135,12 +138,21 @@ class ChatTurn:
         finally:
             await model_answer.aclose()
 
+    async def _decide(self) -> None:
+        """Ask the classifier, where the version's rule leaves it to that who answers."""
+        if self._route is None or not self._route.asks:
+            return
+        assert self._entry is not None
+        assert self._meter is not None
+        self._classifier = Classifier(self._answering, template=self._meter.template, budgets=self._entry.budgets)
+        self._route = self._route.decided(await self._classifier.ask(self._question.message))
+        self._answering = self._route.answering
+
     async def _request(self) -> ModelRequest:
         """Return what the model is asked: with memories and a summary, as far as they fit."""
         answering, message, draft = self._answering, self._question.message, self._draft
         opened = await choose_summary(answering, message=message, opened=self._opened)
-        key = self._question.caller.key_id
-        recalled = await recall_for(answering, message=message, opened=opened, key=key) if answering.memory_enabled else Recalled()
+        recalled = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else Recalled()
         messages = await build_prompt(answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary)
         oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:
@@ -225,6 +237,8 @@ class ChatTurn:
         finished = await self._draft.estimated(finished)
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
         settled = self._draft.trimming.note_on(self._route.with_savings(settled) if self._route else settled)
+        if self._classifier is not None:
+            settled = (*await self._classifier.settled(), *settled)
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)

@@ -88,5 +88,11 @@ def model_for(choices: tuple[ModelChoice, ...]) -> ChatModel:
     return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(_metered(choice))) for choice in choices])
 
 
+@lru_cache(maxsize=1000)
+def asked_once(choice: ModelChoice) -> ChatModel:
+    """Return the model `choice`, without retries: for what is worth a moment and no more."""
+    return _metered(choice)
+
+
 def _metered(choice: ModelChoice) -> ChatModel:
     return Metered(OpenAIWire(choice.provider, choice.model), choice)

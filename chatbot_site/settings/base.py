@@ -284,6 +284,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "CHAT_MAX_MESSAGE_CHARS": environment.chat_max_message_chars,
         "CHAT_MAX_REPLY_CHARS": environment.chat_max_reply_chars,
         "CHAT_MAX_CONCURRENT_TURNS": environment.chat_max_concurrent_turns,
+        "CLASSIFIER_DEADLINE_MS": environment.classifier_deadline_ms,
         "CHAT_HISTORY_TURNS": environment.chat_history_turns,
         "MAX_BODY_BYTES": environment.max_body_bytes,
         "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,

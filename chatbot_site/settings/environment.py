@@ -132,6 +132,12 @@ class Environment(BaseSettings):
         le=100_000,
         description="how many turns one web process answers at once before it sheds load with a 503, 1 to 100,000",
     )
+    classifier_deadline_ms: int = Field(
+        default=1500,
+        ge=100,
+        le=10_000,
+        description="how many milliseconds the model that says which messages are simple has to answer, 100 to 10,000",
+    )
     chat_history_turns: int = Field(
         default=50, ge=0, le=500, description="how many recent turns of a session are considered for the prompt, 0 to 500"
     )

@@ -14,7 +14,8 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from agents.chat.background import complete_with, dialogue, enclose, live_version_of
+from agents.chat.background import complete_with, dialogue, live_version_of
+from agents.chat.enclosing import enclose
 from agents.chat.prompt import count_prompt_tokens
 from agents.chat.summaries import SUMMARY_TOKENS, summarise
 from agents.models import Agent
