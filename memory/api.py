@@ -44,6 +44,7 @@ from memory.turns import (
     PastTurn,
     end_left_behind_turns,
     finish_turns,
+    hold_turns,
     open_turns,
 )
 from memory.upkeep.policy import Policy
@@ -108,6 +109,7 @@ __all__ = [
     "finish_turns",
     "forget",
     "forget_all",
+    "hold_turns",
     "keep_reading_facts",
     "keep_remembering",
     "keep_summarising",

@@ -275,6 +275,13 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
     return [turn.id in finished for turn in turns]
 
 
+def hold_turns(ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these turns are stored still. Nobody erases them until the transaction ends, and who does then knows of them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM memory_turn WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(ids)])
+        return {id for (id,) in cursor.fetchall()}
+
+
 def end_left_behind_turns() -> int:
     """End turns whose process died before it could; return how many. Safe to run in several processes at once."""
     with connection.cursor() as cursor:

@@ -28,7 +28,7 @@ from agents.chat.question import Question
 from agents.chat.replies import CachedReply, ToKeep, read_reply, reply_name, scope_of
 from agents.models import KeptQuestion
 from agents.versions.live import Answering
-from memory.api import Meaning, OpenedTurn, Payer, SubjectErased, meaning_of
+from memory.api import Meaning, OpenedTurn, Payer, SubjectErased, hold_turns, meaning_of
 from observability.api import GroupCommit, RedisDown, keep_draining, redis_call, run_burst
 
 log = structlog.get_logger(__name__)
@@ -98,11 +98,16 @@ class Likeness:
                 if meaning is None:
                     return None
                 scope = self._scope_of(embedded_by=meaning.model)
-                return await run_burst(_find, self._message, meaning, scope=scope, least=self._least)
+                match = await run_burst(_find, self._message, meaning, scope=scope, least=self._least)
         except TimeoutError:
             log.info("similar questions not found in time", deadline_ms=settings.MEMORY_DEADLINE_MS)
         except (DatabaseError, RedisDown) as error:
             log.warning("similar questions not looked up", reason=f"{type(error).__name__}: {error}")
+        else:
+            if match is not None:
+                seen = {"similarity": round(match.similarity, 3), "age_s": match.age_s, "as_message": str(match.turn_id)}
+                log.info("answered as a similar question", agent=self._payer.agent, **seen)
+            return match
         return None
 
     async def keep(self, kept: ToKeep) -> None:
@@ -154,7 +159,9 @@ def _find(message: str, meaning: Meaning, *, scope: str, least: float) -> Match 
 
 
 def _keep(questions: Sequence[KeptQuestion]) -> list[None]:
-    newest = {question.key: question for question in questions}
+    # Of a turn that was erased meanwhile, nothing is kept; whoever erases one later finds its question here.
+    held = hold_turns([question.turn_id for question in questions])
+    newest = {question.key: question for question in questions if question.turn_id in held}
     KeptQuestion.objects.bulk_create(
         sorted(newest.values(), key=lambda question: question.key),  # in one order everywhere: no two batches wait for each other
         update_conflicts=True,

@@ -152,7 +152,8 @@ class ChatTurn:
         """Return what the model is asked: with memories and a summary, as far as they fit."""
         answering, message, draft = self._answering, self._question.message, self._draft
         opened = await choose_summary(answering, message=message, opened=self._opened)
-        recalled = await recall_for(answering, message=message, opened=opened) if answering.memory_enabled else Recalled()
+        key = self._question.caller.key_id
+        recalled = await recall_for(answering, message=message, opened=opened, key=key) if answering.memory_enabled else Recalled()
         messages = await build_prompt(answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary)
         oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:
@@ -246,12 +247,12 @@ class ChatTurn:
     async def _store(self, turn: Leaving) -> None:
         is_stored = False
         try:
-            still_ran = await leaving.submit(turn)
+            await leaving.submit(turn)
             is_stored = True
         finally:
             await self._land(turn, is_stored=is_stored)
         self._ended = True
-        if self._likeness is not None and turn.keep is not None and still_ran:
+        if self._likeness is not None and turn.keep is not None:
             running_turns.finish_in_background(self._likeness.keep(turn.keep))
 
     async def _land(self, turn: Leaving, *, is_stored: bool) -> None:

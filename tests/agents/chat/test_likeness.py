@@ -5,12 +5,13 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from django.db import transaction
 from django_redis import get_redis_connection
 
-from agents.chat.likeness import LONGEST_CHARS, delete_ended_questions
+from agents.chat.likeness import LONGEST_CHARS, _keep, delete_ended_questions
 from agents.chat.replies import reply_name
 from agents.models import KeptQuestion
 from memory.api import erase
@@ -265,6 +266,15 @@ def test_who_is_erased_leaves_no_question_and_no_answer_for_others(make_chat_age
     assert receipt.counts["similar_questions"] == 1
     assert not KeptQuestion.objects.filter(turn_id=message_id).exists()
     assert not ask(agent, ONE)["cached"]
+
+
+def test_of_a_turn_that_was_erased_meanwhile_nothing_is_kept(live_db):
+    key = unique("key")
+    now = datetime.now(UTC)
+    question = KeptQuestion(key=key, scope="s", turn_id=uuid4(), question=ONE, embedding=[1.0], kept_at=now, expires_at=now)
+    with transaction.atomic():
+        _keep([question])
+    assert not KeptQuestion.objects.filter(pk=key).exists()
 
 
 def test_the_embedding_is_on_the_persons_account(make_chat_agent, upstream, ask, embeddings):
