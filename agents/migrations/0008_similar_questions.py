@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='agentversion',
             name='reply_similarity',
-            field=models.FloatField(blank=True, help_text='Empty: only the very same question is answered from the cache. 0.95: so is one that means nearly the same, with the answer that was given to the other; 0.7: also one that is only about the same thing. May give a wrong answer: try it with care.', null=True, validators=[django.core.validators.MinValueValidator(0.7), django.core.validators.MaxValueValidator(1.0)], verbose_name='answer similar questions too (similarity)'),
+            field=models.FloatField(blank=True, help_text="Empty: only the very same question is answered from the cache. A number from 0.7 to 1: so is one that is as much like it, with the other's answer; 0.95 asks for nearly the same meaning, at 0.8 often only the subject is the same. Such an answer may be wrong, so try your visitors' wordings first. Needs an embedding model, and works where the reply cache does: without long-term memory.", null=True, validators=[django.core.validators.MinValueValidator(0.7), django.core.validators.MaxValueValidator(1.0)], verbose_name='answer similar questions too (similarity)'),
         ),
         migrations.AlterField(
             model_name='agentversion',

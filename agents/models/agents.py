@@ -296,8 +296,10 @@ class AgentVersion(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(0.7), MaxValueValidator(1.0)],
-        help_text="Empty: only the very same question is answered from the cache. 0.95: so is one that means nearly the same, with the "
-        "answer that was given to the other; 0.7: also one that is only about the same thing. May give a wrong answer: try it with care.",
+        help_text="Empty: only the very same question is answered from the cache. A number from 0.7 to 1: so is one that is as much like "
+        "it, with the other's answer; 0.95 asks for nearly the same meaning, at 0.8 often only the subject is the same. Such an answer may "
+        "be wrong, so try your visitors' wordings first. Needs an embedding model, and works where the reply cache does: without "
+        "long-term memory.",
     )
     note = models.CharField(max_length=500, blank=True, default="", help_text="For colleagues: what changed and why.")
     author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+")
