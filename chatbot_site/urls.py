@@ -7,6 +7,7 @@ from chatbot_site.error_pages import answer_nothing_here, explain_error
 from chatbot_site.signing_in import sign_in
 
 urlpatterns = [
+    path("", include("agents.urls")),  # first, as a route is found by trying one after the other
     # The theme's search over its menu, which no page here offers: it answers 500, because its results cannot be cached as JSON.
     path("admin/search/", answer_nothing_here),
     path("admin/cost/", admin.site.admin_view(cost_page), name="cost"),
@@ -17,7 +18,6 @@ urlpatterns = [
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=["get", "head"]), name="docs"),
     path("errors/<slug:code>", explain_error, name="error"),
     path("", include("observability.urls")),
-    path("", include("agents.urls")),
 ]
 
 handler400 = "chatbot_site.problems.bad_request"

@@ -7,22 +7,22 @@ Every statement here takes a whole batch, because turns opened within the same f
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db import connection
-from django.db.backends.utils import CursorWrapper
 
 from memory.models import TurnState
 from memory.recollections import RecalledPassage, add_recalled
+from observability.api import run_together
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTurn:
+class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
     """A person's message, to be stored before the model is called."""
 
     id: UUID
@@ -32,7 +32,7 @@ class NewTurn:
     agent: str
     version: int
     message: str
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = {}
     request_id: str = ""
     created_at: datetime
     deadline_at: datetime
@@ -101,26 +101,35 @@ _ADD_SUBJECTS: Final = """
     ORDER BY 1, 2
     ON CONFLICT (owner, name) DO NOTHING
 """
-_TAKE_SEQS: Final = """
-    INSERT INTO memory_conversation (subject_id, owner, agent, session_id, last_seq, created_at, last_turn_at)
-    SELECT subject.id, new.owner, new.agent, new.session_id, new.turns, now(), now()
-    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int[]) AS new (owner, agent, session_id, subject, turns)
-    JOIN memory_subject subject ON subject.owner = new.owner AND subject.name = new.subject
-    ORDER BY new.owner, new.agent, new.session_id, new.subject
-    ON CONFLICT (subject_id, agent, session_id)
-    DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
-    RETURNING owner, agent, session_id, (SELECT name FROM memory_subject WHERE memory_subject.id = subject_id), id, last_seq, summary,
-              summarised_seq, subject_id
-"""
-# A conversation is read once it is quiet for a while, as much of it together as there is.
+# `later`: how many turns of the same conversation follow in the batch. A conversation that goes to memory is read once it is
+# quiet for a while, as much of it together as there is.
 _ADD_TURNS: Final = """
-    INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
-                             error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember, facts_due_at)
-    SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
-           created_at, deadline_at, remember, CASE WHEN remember AND read_facts THEN created_at + interval '1 minute' END
-    FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[],
-                %s::timestamptz[], %s::bool[], %s::bool[])
-      AS new (id, conversation_id, seq, agent, version, message, metadata, request_id, created_at, deadline_at, remember, read_facts)
+    WITH new AS (
+        SELECT new.*, subject.id AS subject_id
+        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::text[], %s::jsonb[],
+                    %s::text[], %s::timestamptz[], %s::timestamptz[], %s::bool[], %s::bool[])
+          AS new (id, owner, agent, session_id, subject, later, version, message, metadata, request_id, created_at, deadline_at,
+                  remember, read_facts)
+        JOIN memory_subject subject ON subject.owner = new.owner AND subject.name = new.subject
+    ), taken AS (
+        INSERT INTO memory_conversation (subject_id, owner, agent, session_id, last_seq, created_at, last_turn_at)
+        SELECT subject_id, owner, agent, session_id, count(*), now(), now() FROM new
+        GROUP BY owner, agent, session_id, subject, subject_id
+        ORDER BY owner, agent, session_id, subject
+        ON CONFLICT (subject_id, agent, session_id)
+        DO UPDATE SET last_seq = memory_conversation.last_seq + EXCLUDED.last_seq, last_turn_at = now()
+        RETURNING id, subject_id, agent, session_id, last_seq, summary, summarised_seq
+    ), placed AS (
+        SELECT new.*, taken.id AS conversation_id, taken.last_seq - new.later AS seq, taken.summary, taken.summarised_seq
+        FROM new JOIN taken USING (subject_id, agent, session_id)
+    ), added AS (
+        INSERT INTO memory_turn (id, conversation_id, seq, state, agent, version, message, reply, provider, model, finish_reason,
+                                 error_code, usage_estimated, metadata, request_id, created_at, deadline_at, remember, facts_due_at)
+        SELECT id, conversation_id, seq, 'running', agent, version, message, '', '', '', '', '', false, metadata, request_id,
+               created_at, deadline_at, remember, CASE WHEN remember AND read_facts THEN created_at + interval '1 minute' END
+        FROM placed
+    )
+    SELECT id, conversation_id, seq, summary, summarised_seq, subject_id FROM placed
 """
 # A prompt takes only finished earlier turns: one that still runs has no reply, and a failed one has none to show.
 _RECENT_TURNS: Final = """
@@ -182,66 +191,58 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
     conversation: nobody goes on with a stranger's, or learns that there is one. A turn's `seq` is allocated under its conversation's row
     lock, in the order of `turns`.
     """
-    by_conversation: defaultdict[_ConversationKey, list[int]] = defaultdict(list)
+    subjects = sorted({(turn.owner, turn.subject) for turn in turns})
+    later: list[int] = []
+    counted: Counter[_ConversationKey] = Counter()
+    for turn in reversed(turns):
+        conversation = (turn.owner, turn.agent, turn.session_id, turn.subject)
+        later.append(counted[conversation])
+        counted[conversation] += 1
+    _, placed = run_together(
+        (_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]]),
+        (_ADD_TURNS, _columns(turns, later[::-1])),
+    )
+    places = {id: (conversation_id, seq, found) for id, conversation_id, seq, *found in placed}
+    recent = _recent_turns(turns, [places[turn.id][:2] for turn in turns])
+    opened = []
     for position, turn in enumerate(turns):
-        by_conversation[turn.owner, turn.agent, turn.session_id, turn.subject].append(position)
-    firsts = [turns[positions[0]] for positions in by_conversation.values()]
-    places: list[tuple[int, int]] = [(0, 0)] * len(turns)
-    known: list[Sequence[Any]] = [()] * len(turns)
-    with connection.cursor() as cursor:
-        subjects = sorted({(turn.owner, turn.subject) for turn in firsts})
-        cursor.execute(_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]])
-        cursor.execute(
-            _TAKE_SEQS,
-            [
-                [turn.owner for turn in firsts],
-                [turn.agent for turn in firsts],
-                [turn.session_id for turn in firsts],
-                [turn.subject for turn in firsts],
-                [len(positions) for positions in by_conversation.values()],
-            ],
-        )
-        for owner, agent, session_id, subject, conversation_id, last_seq, *found in cursor.fetchall():
-            positions = by_conversation[owner, agent, session_id, subject]
-            for offset, position in enumerate(positions, start=last_seq - len(positions) + 1):
-                places[position] = (conversation_id, offset)
-                known[position] = found
-        cursor.execute(
-            _ADD_TURNS,
-            [
-                [turn.id for turn in turns],
-                [conversation_id for conversation_id, _ in places],
-                [seq for _, seq in places],
-                [turn.agent for turn in turns],
-                [turn.version for turn in turns],
-                [turn.message for turn in turns],
-                [json.dumps(turn.metadata) for turn in turns],
-                [turn.request_id for turn in turns],
-                [turn.created_at for turn in turns],
-                [turn.deadline_at for turn in turns],
-                [turn.remember for turn in turns],
-                [turn.read_facts for turn in turns],
-            ],
-        )
-        recent = _recent_turns(cursor, turns, places)
-    return [OpenedTurn(*places[position], tuple(recent[position]), *known[position]) for position in range(len(turns))]
+        conversation_id, seq, found = places[turn.id]
+        opened.append(OpenedTurn(conversation_id, seq, tuple(recent[position]), *found))
+    return opened
 
 
-def _recent_turns(cursor: CursorWrapper, turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> defaultdict[int, list[PastTurn]]:
+def _columns(turns: Sequence[NewTurn], later: list[int]) -> list[list[Any]]:
+    return [
+        [turn.id for turn in turns],
+        [turn.owner for turn in turns],
+        [turn.agent for turn in turns],
+        [turn.session_id for turn in turns],
+        [turn.subject for turn in turns],
+        later,
+        [turn.version for turn in turns],
+        [turn.message for turn in turns],
+        [json.dumps(turn.metadata) if turn.metadata else "{}" for turn in turns],
+        [turn.request_id for turn in turns],
+        [turn.created_at for turn in turns],
+        [turn.deadline_at for turn in turns],
+        [turn.remember for turn in turns],
+        [turn.read_facts for turn in turns],
+    ]
+
+
+def _recent_turns(turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> defaultdict[int, list[PastTurn]]:
     """Return the finished turns before each turn at `places` (conversation, seq), by its position in `turns`."""
     recent: defaultdict[int, list[PastTurn]] = defaultdict(list)
     continued = [position for position, (_, seq) in enumerate(places) if seq > 1 and turns[position].recent_turns > 0]
     if continued:
-        cursor.execute(
-            _RECENT_TURNS,
-            [
-                [places[position][0] for position in continued],
-                [places[position][1] for position in continued],
-                [turns[position].recent_turns for position in continued],
-                [turns[position].recent_chars for position in continued],
-            ],
-        )
-        for ordinal, *past in cursor.fetchall():
+        asked = [
+            [places[position][0] for position in continued],
+            [places[position][1] for position in continued],
+            [turns[position].recent_turns for position in continued],
+            [turns[position].recent_chars for position in continued],
+        ]
+        [found] = run_together((_RECENT_TURNS, asked))
+        for ordinal, *past in found:
             recent[continued[ordinal - 1]].append(PastTurn(*past))
     return recent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from observability.alerts import keep_telling_of_budgets
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
-from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
+from observability.calibration import find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
 from observability.health import HealthCheck, Unhealthy, register_health_check
@@ -16,7 +16,6 @@ from observability.ledger import (
     promise_attempts,
     record_cached,
     settle_attempts,
-    settle_orphans,
 )
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
@@ -27,9 +26,10 @@ from observability.prices import FREE, Price, find_price
 from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rounds import is_set_within, keep_draining
-from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
+from observability.rules import Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
+from observability.statements import run_together
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -38,7 +38,7 @@ from observability.tokens import (
     count_tokens_of_prompt,
     most_tokens,
 )
-from observability.usage import Failure, UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.usage import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
 
 __all__ = [
     "FREE",
@@ -48,8 +48,6 @@ __all__ = [
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
-    "Calibration",
-    "Failure",
     "GroupCommit",
     "HealthCheck",
     "ModelInUse",
@@ -58,7 +56,6 @@ __all__ = [
     "Price",
     "RedisDown",
     "Refusal",
-    "Rule",
     "SavedBy",
     "Script",
     "SettledAttempt",
@@ -71,7 +68,6 @@ __all__ = [
     "active_budgets",
     "admit",
     "budgets_now",
-    "calibrations",
     "client_of",
     "connection_parameters",
     "count_request",
@@ -109,8 +105,8 @@ __all__ = [
     "roll_up",
     "rules_for",
     "run_burst",
+    "run_together",
     "settle_attempts",
-    "settle_orphans",
     "store_prices",
     "usd",
 ]

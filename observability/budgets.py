@@ -20,6 +20,7 @@ from django.db import connection
 from observability.models import Budget, BudgetScope, OnUnknownPrice, Period
 from observability.polled import Polled
 from observability.rollups import IN_NO_SUM
+from observability.statements import Statement, run_together
 
 _ADD_PERIODS: Final = """
     INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
@@ -78,18 +79,27 @@ _ADD_RESERVATIONS: Final = """
     INSERT INTO observability_reservation (attempt_id, period_id, usd, tokens)
     SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::numeric[], %s::bigint[])
 """
-_TAKE_RESERVATIONS: Final = """
-    DELETE FROM observability_reservation WHERE attempt_id = ANY(%s) RETURNING attempt_id, period_id, usd, tokens
-"""
-_LOCK_PERIODS: Final = "SELECT FROM observability_budgetperiod WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _LOCK_BUDGET: Final = "SELECT id FROM observability_budgetperiod WHERE budget_id = %s AND ends_at > %s ORDER BY id FOR NO KEY UPDATE"
+# Periods are locked in the order of their ids here, too, before any of them is changed.
 _SETTLE: Final = """
+    WITH taken AS (
+        DELETE FROM observability_reservation reservation
+        USING unnest(%s::uuid[], %s::numeric[], %s::bigint[]) AS spent (attempt_id, usd, tokens)
+        WHERE reservation.attempt_id = spent.attempt_id
+        RETURNING reservation.period_id, reservation.usd AS reserved_usd, reservation.tokens AS reserved_tokens,
+                  spent.usd AS spent_usd, spent.tokens AS spent_tokens
+    ), done AS (
+        SELECT period_id, sum(reserved_usd) AS reserved_usd, sum(reserved_tokens)::bigint AS reserved_tokens,
+               sum(spent_usd) AS spent_usd, sum(spent_tokens)::bigint AS spent_tokens
+        FROM taken GROUP BY period_id
+    ), locked AS MATERIALIZED (
+        SELECT id FROM observability_budgetperiod WHERE id IN (SELECT period_id FROM done) ORDER BY id FOR NO KEY UPDATE
+    )
     UPDATE observability_budgetperiod period
     SET reserved_usd = period.reserved_usd - done.reserved_usd, reserved_tokens = period.reserved_tokens - done.reserved_tokens,
         spent_usd = period.spent_usd + done.spent_usd, spent_tokens = period.spent_tokens + done.spent_tokens
-    FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[], %s::numeric[], %s::bigint[])
-      AS done (id, reserved_usd, reserved_tokens, spent_usd, spent_tokens)
-    WHERE period.id = done.id
+    FROM done JOIN locked ON locked.id = done.period_id
+    WHERE period.id = done.period_id
 """
 
 
@@ -171,17 +181,16 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
     if not any(wanted):
         return [None] * len(claims)
     keys = sorted({key: ends_at for periods in wanted for key, ends_at in periods.items()}.items())
-    with connection.cursor() as cursor:
-        columns: list[Any] = [[key[0] for key, _ in keys], [key[1] for key, _ in keys], [key[2] for key, _ in keys]]
-        cursor.execute(_ADD_PERIODS, [*columns, [ends_at for _, ends_at in keys]])
-        if added := [id for (id,) in cursor.fetchall()]:
-            cursor.execute(_COUNT_SO_FAR, [added])
-        cursor.execute(_LOCK, columns)
-        rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[4:]) for row in cursor.fetchall()}
-        refusals, promises = _grant(claims, wanted, rows)
-        _store(cursor, promises)
-        if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
-            cursor.execute(_NOTE_REFUSALS, [refused])  # for `observability.alerts`
+    columns: list[Any] = [[key[0] for key, _ in keys], [key[1] for key, _ in keys], [key[2] for key, _ in keys]]
+    added, locked = run_together((_ADD_PERIODS, [*columns, [ends_at for _, ends_at in keys]]), (_LOCK, columns))
+    if added:
+        _, locked = run_together((_COUNT_SO_FAR, [[id for (id,) in added]]), (_LOCK, columns))
+    rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[4:]) for row in locked}
+    refusals, promises = _grant(claims, wanted, rows)
+    if promises:
+        run_together(*_to_store(promises))
+    if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
+        run_together((_NOTE_REFUSALS, [refused]))  # for `observability.alerts`
     return refusals
 
 
@@ -202,43 +211,25 @@ def _grant(
     return refusals, promises
 
 
-def _store(cursor: Any, promises: Sequence[tuple[Claim, _Row]]) -> None:
-    if not promises:
-        return
+def _to_store(promises: Sequence[tuple[Claim, _Row]]) -> tuple[Statement, Statement]:
     usd: defaultdict[int, Decimal] = defaultdict(Decimal)
     tokens: defaultdict[int, int] = defaultdict(int)
     for claim, row in promises:
         usd[row.id] += claim.usd or Decimal(0)
         tokens[row.id] += claim.tokens
-    cursor.execute(_PROMISE, [list(usd), list(usd.values()), [tokens[id] for id in usd]])
-    cursor.execute(
-        _ADD_RESERVATIONS,
-        [
-            [claim.attempt_id for claim, _ in promises],
-            [row.id for _, row in promises],
-            [claim.usd or Decimal(0) for claim, _ in promises],
-            [claim.tokens for claim, _ in promises],
-        ],
-    )
+    reservations = [
+        [claim.attempt_id for claim, _ in promises],
+        [row.id for _, row in promises],
+        [claim.usd or Decimal(0) for claim, _ in promises],
+        [claim.tokens for claim, _ in promises],
+    ]
+    return (_PROMISE, [list(usd), list(usd.values()), [tokens[id] for id in usd]]), (_ADD_RESERVATIONS, reservations)
 
 
 def settle_reservations(spent: Mapping[UUID, tuple[Decimal, int]]) -> None:
     """Turn what was promised to attempts into what they used: by attempt, (US dollars, tokens)."""
-    if not spent:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(_TAKE_RESERVATIONS, [list(spent)])
-        taken = cursor.fetchall()
-        if not taken:
-            return
-        sums: defaultdict[int, list[Any]] = defaultdict(lambda: [Decimal(0), 0, Decimal(0), 0])
-        for attempt_id, period_id, usd, tokens in taken:
-            row, (spent_usd, spent_tokens) = sums[period_id], spent[attempt_id]
-            for place, value in enumerate((usd, tokens, spent_usd, spent_tokens)):
-                row[place] += value
-        ids = sorted(sums)
-        cursor.execute(_LOCK_PERIODS, [ids])
-        cursor.execute(_SETTLE, [ids, *([sums[id][place] for id in ids] for place in range(4))])
+    if spent:
+        run_together((_SETTLE, [list(spent), [usd for usd, _ in spent.values()], [tokens for _, tokens in spent.values()]]))
 
 
 def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None:

@@ -89,9 +89,9 @@ _ORPHANS: Final = f"""
 """  # noqa: S608 - constants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NewAttempt:
-    """A model about to be called.
+    """A model about to be called. Whose conversation it is, is filled in once its turn is stored; nothing else ever changes.
 
     Attributes:
         price: what the model costs now; None: unknown.

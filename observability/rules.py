@@ -1,14 +1,16 @@
-"""Which limits apply to a turn, and how its caller stands with them."""
+"""Which limits apply to a turn, and how its caller stands with them.
+
+A turn makes a dozen of these values: msgspec's are made and copied many times faster than dataclasses.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
+import msgspec
 from django.conf import settings
 
 from observability.models import Limit, LimitScope
@@ -22,8 +24,7 @@ _IPV6_NETWORK: Final = 64
 Measure = Literal["requests", "tokens", "concurrent"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One limit that applies to a turn: `quota` of `measure` for `scope`, counted under `counter`."""
 
     scope: str
@@ -37,8 +38,7 @@ class Rule:
         return f"{self.scope}-{self.measure}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a caller stands with one rule.
 
     Attributes:
@@ -53,16 +53,14 @@ class Standing:
     reset_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether a turn may go on, how its caller stands, and the rule that refuses."""
 
     standings: tuple[Standing, ...] = ()
     refused: Standing | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that asks to be admitted. `lease_s`: after this long it no longer counts as one of the answers at once."""
 
     id: str
@@ -96,7 +94,7 @@ def rules_for(
         rule
         for scope, name in counted
         if name and (limit := known.get((scope, name)) or known.get((scope, "")))
-        for rule in _rules_of(limit, scope, name)
+        for rule in _rules_of(scope, name, limit.requests_per_minute, limit.tokens_per_minute, limit.concurrent)
     )
 
 
@@ -110,15 +108,10 @@ def client_of(address: str) -> str:
     return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip.packed, _IPV6_NETWORK), strict=False))
 
 
-def _rules_of(limit: Limit, scope: str, name: str) -> Iterable[Rule]:
-    quotas: tuple[tuple[Measure, int | None], ...] = (
-        ("requests", limit.requests_per_minute),
-        ("tokens", limit.tokens_per_minute),
-        ("concurrent", limit.concurrent),
-    )
-    for measure, quota in quotas:
-        if quota is not None:
-            yield Rule(scope, measure, quota, f"{PREFIX}limit:{scope}:{measure}:{name}")
+@lru_cache(maxsize=8192)
+def _rules_of(scope: str, name: str, requests: int | None, tokens: int | None, concurrent: int | None) -> tuple[Rule, ...]:
+    quotas: tuple[tuple[Measure, int | None], ...] = (("requests", requests), ("tokens", tokens), ("concurrent", concurrent))
+    return tuple(Rule(scope, measure, quota, f"{PREFIX}limit:{scope}:{measure}:{name}") for measure, quota in quotas if quota is not None)
 
 
 def headers_of(verdict: Verdict) -> dict[str, str]:
@@ -126,8 +119,8 @@ def headers_of(verdict: Verdict) -> dict[str, str]:
     windows = [standing for standing in verdict.standings if standing.rule.measure != "concurrent"]
     found = {}
     if windows:
-        found["RateLimit"] = ", ".join(f"{json.dumps(it.rule.policy)};r={it.remaining};t={it.reset_s}" for it in windows)
-        found["RateLimit-Policy"] = ", ".join(f"{json.dumps(it.rule.policy)};q={it.quota};w={WINDOW_S}" for it in windows)
+        found["RateLimit"] = ", ".join(f'"{it.rule.policy}";r={it.remaining};t={it.reset_s}' for it in windows)
+        found["RateLimit-Policy"] = ", ".join(f'"{it.rule.policy}";q={it.quota};w={WINDOW_S}' for it in windows)
     if verdict.refused:
         found["Retry-After"] = str(verdict.refused.reset_s)
     return found

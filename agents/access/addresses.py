@@ -30,6 +30,7 @@ def client_address(peer: str, forwarded_for: str) -> str:
     return address
 
 
+@lru_cache(maxsize=4096)
 def _plain(hop: str) -> str:
     """Return the address in `hop` as such: without the port that some proxies add, and IPv4 as IPv4; "" where there is none.
 

@@ -48,9 +48,9 @@ class Entry:
     wants_fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Entered:
-    """How a turn began.
+    """How a turn began: filled in by its first visit, then left alone.
 
     Attributes:
         opened: None where a rate limit refuses it (`verdict.refused`): then nothing is stored.
@@ -103,8 +103,10 @@ def enter_turns(entries: Sequence[Entry]) -> list[Entered]:
 
 def _enter(entries: Sequence[Entry], entered: list[Entered], going: Sequence[int]) -> None:
     for place, opened in zip(going, open_turns([entries[place].turn for place in going]), strict=True):
-        attempt = replace(entries[place].attempt, conversation_id=opened.conversation_id, subject_id=opened.subject_id)
-        entered[place] = replace(entered[place], opened=opened, key=entries[place].key_of(opened), attempt=attempt)
+        it, entry = entered[place], entries[place]
+        it.opened, it.key = opened, entry.key_of(opened)
+        it.attempt = entry.attempt
+        it.attempt.conversation_id, it.attempt.subject_id = opened.conversation_id, opened.subject_id
     _look(entries, entered, going)
     _finish_found([it for it in entered if it.found.reply])
     leave([(entries[place].visit, 0) for place in going if entered[place].found.reply])
@@ -118,7 +120,7 @@ def _look(entries: Sequence[Entry], entered: list[Entered], going: Sequence[int]
         fresh=[entries[place].wants_fresh for place in going],
     )
     for place, looked in zip(going, found, strict=True):
-        entered[place] = replace(entered[place], found=looked)
+        entered[place].found = looked
 
 
 def _finish_found(entered: Sequence[Entered]) -> None:
@@ -135,13 +137,13 @@ def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[
     calling = [place for place in places if entered[place].found.leads]
     for place in places:
         if place not in calling:
-            entered[place] = replace(entered[place], attempt=None)
+            entered[place].attempt = None
     budgets = next((entries[place].budgets for place in calling), ())
     attempts = [attempt for place in calling if (attempt := entered[place].attempt)]
     refusals = promise_attempts(attempts, budgets=budgets)
     for place, refusal in zip(calling, refusals, strict=True):
         if refusal is not None:
-            entered[place] = replace(entered[place], attempt=None, refusal=refusal)
+            entered[place].attempt, entered[place].refusal = None, refusal
 
 
 def finished_by(turn_id: UUID, reply: CachedReply) -> FinishedTurn:

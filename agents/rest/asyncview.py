@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from django.http import HttpRequest, HttpResponseBase
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -30,6 +33,13 @@ class AsyncAPIView(APIView):
     """
 
     counts_itself = False
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[BaseRenderer, str]:
+        """Choose as DRF does. Nothing but the Accept header counts here, and few are ever sent: each is read once."""
+        if force:
+            return super().perform_content_negotiation(request, force)
+        place, media_type = _chosen(request.META.get("HTTP_ACCEPT", "*/*"), tuple(self.renderer_classes))
+        return self.get_renderers()[place], media_type
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override] # a coroutine, where the base returns the response
         self.args = args
@@ -59,6 +69,16 @@ class AsyncAPIView(APIView):
         for name, value in standing.items():
             response[name] = value
         return self.finalize_response(self.request, response, *args, **kwargs)  # type: ignore[arg-type] # DRF allows any HttpResponse here; its stubs do not
+
+
+@lru_cache(maxsize=256)
+def _chosen(accept: str, classes: tuple[type[BaseRenderer], ...]) -> tuple[int, str]:
+    """Return which of the renderers DRF chooses for this Accept header, by its place, and the media type."""
+    request = HttpRequest()
+    request.META["HTTP_ACCEPT"] = accept
+    renderers = [renderer() for renderer in classes]
+    renderer, media_type = DefaultContentNegotiation().select_renderer(Request(request), renderers)
+    return renderers.index(renderer), media_type
 
 
 async def _count(request: HttpRequest) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What a chat turn costs the stores: statements, and round trips to Redis."""
+"""What a chat turn costs the stores: round trips to PostgreSQL, with one statement or several, and to Redis."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_an_uncached_turn(make_chat_agent, upstream, limited, visits):
     limited(agent)
     done, counts = visits_of(agent, "new", visits)
     assert not done.cached
-    # Opened: person, conversation, turn, attempt. Closed: turn, attempt, what budgets had promised.
+    # Opened: person, conversation and turn together, attempt. Closed: turn, attempt, what budgets had promised.
     # Redis: limits, a look for the answer, places and tokens, the answer to keep.
-    assert counts == {"statements": 7, "round trips": 4}
+    assert counts == {"statements": 5, "round trips": 4}
 
 
 def test_a_cached_turn(make_chat_agent, upstream, limited, visits):
@@ -99,12 +99,12 @@ def test_a_cached_turn(make_chat_agent, upstream, limited, visits):
     done, counts = visits_of(agent, "again", visits)
     assert done.cached
     assert len(upstream.calls) == 2
-    # Person, conversation, turn, its end, and a line in the ledger. Redis: limits, the answer, the place.
-    assert counts == {"statements": 5, "round trips": 3}
+    # Person, conversation and turn together, its end, and a line in the ledger. Redis: limits, the answer, the place.
+    assert counts == {"statements": 3, "round trips": 3}
 
 
 def test_without_limits_and_cache_nothing_is_asked_of_redis(make_chat_agent, upstream, visits):
     upstream.script(Reply())
     _, counts = visits_of(make_chat_agent(upstream), "new", visits)
     assert counts["round trips"] == 0
-    assert counts["statements"] == 7
+    assert counts["statements"] == 5
