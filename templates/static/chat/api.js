@@ -5,7 +5,8 @@ import { EventStreamParser } from "./sse.js";
 
 // The server writes a comment every 15 s; after four of them missing, nobody is there.
 const SILENCE_MS = 60_000;
-const LONGEST_WAIT_S = 3600;
+// Who has to wait longer, such as for a budget to reset, is told when by the problem itself, and may retry before: it may be raised.
+const LONGEST_COUNTDOWN_S = 600;
 
 const CUT = "The connection broke before the answer was complete.";
 const UNREACHABLE = "The server cannot be reached. Check your connection, then retry.";
@@ -103,5 +104,5 @@ function text(value) {
 function secondsFrom(value) {
   if (!value) return 0;
   const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
-  return Number.isFinite(seconds) ? Math.min(Math.max(Math.ceil(seconds), 0), LONGEST_WAIT_S) : 0;
+  return seconds > 0 && seconds <= LONGEST_COUNTDOWN_S ? Math.ceil(seconds) : 0;
 }

@@ -128,6 +128,21 @@ def test_retry_waits_as_long_as_the_server_asks(open_chat: OpenChat, make_chat_a
     expect(screen.answer).to_have_text("Hello from the upstream.")
 
 
+def test_a_budget_that_resets_in_days_is_no_countdown(open_chat: OpenChat, make_chat_agent: MakeAgent, upstream: Upstream) -> None:
+    screen = open_chat(make_chat_agent(upstream))
+    spent = "The budget 'support' is spent. It resets at 2026-12-01T00:00:00+00:00."
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=402, headers={"Retry-After": "777600"}, content_type="application/problem+json", json={"detail": spent})
+
+    screen.page.route("**/api/chat/*", refuse, times=1)
+    screen.say("Anybody there?")
+
+    expect(screen.problem.locator("p").first).to_have_text(spent)
+    screen.retry.click()
+    expect(screen.answer).to_have_text("Hello from the upstream.")
+
+
 def test_an_agent_that_is_switched_off_meanwhile(open_chat: OpenChat, make_chat_agent: MakeAgent, upstream: Upstream, api: Any) -> None:
     agent = make_chat_agent(upstream, greeting="Good day!")
     screen = open_chat(agent)
