@@ -61,8 +61,9 @@ class AgentAdmin(ModelAdmin):
             page("<int:agent_id>/memory/begin/", recalling.begin_own, "begin_own"),
             page("<int:agent_id>/recall/", recalling.recall, "recall"),
             page("named/<slug:slug>/<slug:page>/", recalling.named, "named"),
-            # Async: it checks the person itself, because admin_view would answer before the stream is known.
+            # Async: they check the person themselves, because admin_view would answer before the stream is known.
             path("<int:agent_id>/try/chat", trying.chat, name="agents_agent_try_chat"),
+            path("<int:agent_id>/route/ask/", routing.ask, name="agents_agent_route_ask"),
         ]
         urls: list[URLPattern] = super().get_urls()
         return own + urls

@@ -54,6 +54,18 @@ class Row:
         return usd(self.line.saved_by_routing_usd)
 
     @property
+    def saved_by_routing_net(self) -> str:
+        return usd(self.line.saved_by_routing_net_usd)
+
+    @property
+    def routing_cost(self) -> str:
+        return usd(self.line.routing_cost_usd) if self.line.routing_cost_usd else ""
+
+    @property
+    def saved_by_trimming(self) -> str:
+        return usd(self.line.saved_by_trimming_usd)
+
+    @property
     def tokens(self) -> int:
         return self.line.prompt_tokens + self.line.completion_tokens
 

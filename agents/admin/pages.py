@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 from django.contrib import admin, messages
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -74,13 +74,15 @@ def version_to_edit(agent: Agent) -> AgentVersion:
     return version
 
 
-def render_page(request: HttpRequest, template: str, *, title: str, status: int = 200, **context: Any) -> HttpResponse:
+def render_page(request: HttpRequest, template: str, *, title: str, status: int = 200, **context: Any) -> TemplateResponse:
     """Render `template` inside the admin's frame."""
     context = {**admin.site.each_context(request), "title": title, "may_edit": may_edit_agents(request), **context}
     return TemplateResponse(request, template, context, status=status)
 
 
-def render_agent_page(request: HttpRequest, template: str, agent: Agent, *, tab: str, status: int = 200, **context: Any) -> HttpResponse:
+def render_agent_page(
+    request: HttpRequest, template: str, agent: Agent, *, tab: str, status: int = 200, **context: Any
+) -> TemplateResponse:
     """Render one of the agent's pages with its tabs and, at a glance, what is live and what is drafted."""
     draft = draft_of(agent)
     last = agent.publications.select_related("actor", "version").first()

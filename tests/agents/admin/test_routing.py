@@ -7,6 +7,7 @@ import html
 import pytest
 from django.urls import reverse
 
+from agents.models import WHAT_IS_SIMPLE
 from agents.versions.drafts import draft_of
 from tests.factories import make_agent, make_provider
 
@@ -72,3 +73,19 @@ def test_without_a_cheaper_model_the_page_says_how_to_name_one(editor):
     text = page(editor, agent, message="Hello!")
     assert "There is no cheaper model: large at vendor answers every message." in text
     assert "#field-simple_model" in text
+
+
+def test_a_classifier_is_part_of_the_rule_and_is_not_asked_by_looking(editor, agent, form_of):
+    changed = {"classifier_enabled": "on", "classifier_model": "tiny", "classifier_instruction": "Greetings\r\nare simple."}
+    assert editor.post(reverse("admin:agents_agent_change", args=(agent.pk,)), form_of(agent, **changed)).status_code == 302
+    draft = draft_of(agent)
+    assert (draft.classifier_enabled, draft.classifier_model) == (True, "tiny")
+    assert draft.classifier_instruction == "Greetings\nare simple."
+    text = page(editor, agent, message="Hello!")
+    assert "and that tiny at vendor calls simple are answered by small at vendor" in text
+    assert "tiny at vendor is asked whether the message is simple." in text
+    assert reverse("admin:agents_agent_route_ask", args=(agent.pk,)) in text
+
+
+def test_what_counts_as_simple_is_shown_in_full(editor, agent):
+    assert WHAT_IS_SIMPLE in page(editor, agent, "change")
