@@ -26,6 +26,7 @@ from agents.chat.refusals import RateLimited
 from agents.chat.replies import CachedReply
 from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
+from agents.chat.telling import Teller
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
 from agents.versions.live import Answering
@@ -48,6 +49,7 @@ class ChatTurn:
         self._total_s = longest_s(answering)
         self._route: Route | None = None
         self._started_at = asyncio.get_running_loop().time()
+        self._teller = Teller(question)
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
         self._entered: Entered | None = None
@@ -75,6 +77,7 @@ class ChatTurn:
         self._entered = entered = await asyncio.shield(self._entering)
         if entered.verdict.refused:
             self._ended = True
+            self._tell()
             raise RateLimited(entered.verdict, entered.verdict.refused)
         self._kept = entered.found.reply
         if self._kept is None:
@@ -158,6 +161,7 @@ class ChatTurn:
             if leaving_turn:
                 await self._store_or_go_on_storing(leaving_turn)
             self._ended = True
+            self._tell()
             finished = finished_by(self.id, self._kept)
             return done_with(finished, session_id=session_id, answering=answering, kept=self._kept)
         leaving_turn = await self._leaving(self._draft.finished(self.id, TurnState.DONE))
@@ -203,6 +207,7 @@ class ChatTurn:
         except Exception:  # the turn was never stored: there is nothing to end
             return
         if entered.opened is None or entered.found.reply is not None:  # nor where it is ended already
+            self._tell()
             return
         if self._meter is None:
             self._meter = self._new_meter(self._entry, entered)
@@ -220,12 +225,18 @@ class ChatTurn:
 
     async def _store(self, turn: Leaving) -> None:
         is_stored = False
+        self._teller.expect(turn)
         try:
-            await leaving.submit(turn)
+            ran = await leaving.submit(turn)
             is_stored = True
         finally:
             await self._land(turn, is_stored=is_stored)
         self._ended = True
+        self._tell(turn, ran=ran)
+
+    def _tell(self, turn: Leaving | None = None, *, ran: bool = True) -> None:
+        if self._entry and self._entered:
+            self._teller.tell(self._entry, self._entered, self._answering, turn, ran=ran)
 
     async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
         """Tell those who wait for this answer."""
