@@ -8,6 +8,19 @@ from observability.bursts import GroupCommit, run_burst
 from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
+from observability.counting import (
+    CountedTurn,
+    count_alert,
+    count_attempt,
+    count_job_failure,
+    count_lookups,
+    count_recall,
+    count_refusal,
+    count_response,
+    count_turn,
+    open_stream,
+    show_breaker,
+)
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import (
     NewAttempt,
@@ -49,6 +62,7 @@ __all__ = [
     "AttemptOutcome",
     "Budget",
     "Calibration",
+    "CountedTurn",
     "Failure",
     "GroupCommit",
     "HealthCheck",
@@ -74,10 +88,18 @@ __all__ = [
     "calibrations",
     "client_of",
     "connection_parameters",
+    "count_alert",
+    "count_attempt",
+    "count_job_failure",
+    "count_lookups",
+    "count_recall",
+    "count_refusal",
     "count_request",
+    "count_response",
     "count_tokens",
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
+    "count_turn",
     "dearest_conversations",
     "find_calibration",
     "find_price",
@@ -98,6 +120,7 @@ __all__ = [
     "models_in_use",
     "most_tokens",
     "name_things_by",
+    "open_stream",
     "prices_in_use",
     "promise_attempts",
     "record_cached",
@@ -111,6 +134,7 @@ __all__ = [
     "run_burst",
     "settle_attempts",
     "settle_orphans",
+    "show_breaker",
     "store_prices",
     "usd",
 ]
