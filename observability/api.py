@@ -41,6 +41,7 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rounds import is_set_within, keep_draining
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
+from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
 from observability.tokens import (
@@ -78,6 +79,7 @@ __all__ = [
     "SettledAttempt",
     "Standing",
     "Unhealthy",
+    "Unreadable",
     "UsageLine",
     "Verdict",
     "Visit",
@@ -132,9 +134,11 @@ __all__ = [
     "roll_up",
     "rules_for",
     "run_burst",
+    "seal",
     "settle_attempts",
     "settle_orphans",
     "show_breaker",
     "store_prices",
+    "unseal",
     "usd",
 ]
