@@ -18,6 +18,8 @@ from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from uuid_utils import uuid7
 
+from observability.logs import begin_facts
+
 log = structlog.get_logger(__name__)
 access_log = structlog.get_logger("access")
 
@@ -31,7 +33,8 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 class RequestIdMiddleware:
     """Give every request an id (the client's own X-Request-ID where it is sane), and log one line when it is answered.
 
-    For a stream the line is written when its headers go out; the turn's own line says how the stream ended.
+    The line has what the request's work noted meanwhile: who asked which agent, and how the turn ended. For a stream it is written
+    when the headers go out; the turn's own line says how the stream ended.
     """
 
     sync_capable = False
@@ -47,8 +50,7 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
         request.request_id = request_id  # type: ignore[attr-defined] # ours; whoever reads it asks with getattr
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        begin_facts(request_id=request_id)
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
         # Probes come every few seconds: their lines would bury the others.
@@ -58,7 +60,7 @@ class RequestIdMiddleware:
             method=request.method,
             path=_NAMED.sub(r"\1…", request.path),
             status=response.status_code,
-            duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            latency_ms=round((time.perf_counter() - started) * 1000, 1),
         )
         return response
 

@@ -19,6 +19,7 @@ from agents.chat.refusals import RateLimited
 from agents.versions.live import Answering
 from memory.api import TurnState
 from observability.api import SavedBy, SettledAttempt
+from observability.logs import note
 
 log = structlog.get_logger(__name__)
 
@@ -81,17 +82,19 @@ class EndedTurn:
 class Teller:
     """Tells what became of one turn, once."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, answering: Answering) -> None:
         self._question = question
+        self._answering = answering
         self._started_at = asyncio.get_running_loop().time()
         self._submitted: Leaving | None = None
         self._has_told = False
+        note(agent=answering.slug, version=answering.number)
 
     def expect(self, turn: Leaving) -> None:
         """Note that `turn` is about to be stored as the end. Where two are, the first one is what was stored."""
         self._submitted = self._submitted or turn
 
-    def tell(self, entry: Entry, entered: Entered, answering: Answering, turn: Leaving | None = None, *, ran: bool = True) -> None:
+    def tell(self, entry: Entry, entered: Entered, turn: Leaving | None = None, *, ran: bool = True) -> None:
         """Tell of a turn whose end is stored.
 
         Args:
@@ -102,13 +105,15 @@ class Teller:
             return
         self._has_told = True
         latency_ms = round((asyncio.get_running_loop().time() - self._started_at) * 1000)
-        tell(_ended(self._question, answering, entry, entered, turn if ran else self._submitted, latency_ms=latency_ms))
+        tell(_ended(self._question, self._answering, entry, entered, turn if ran else self._submitted, latency_ms=latency_ms))
 
 
 def tell(turn: EndedTurn) -> None:
     """Tell everybody who watches: the log."""
     write = log.warning if turn.outcome in (TurnState.FAILED, TurnState.INTERRUPTED) else log.info
-    write("turn ended", **line_of(turn))
+    line = line_of(turn)
+    write("turn ended", **line)
+    note(**line)
 
 
 def line_of(turn: EndedTurn) -> dict[str, Any]:

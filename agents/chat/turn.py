@@ -49,7 +49,7 @@ class ChatTurn:
         self._total_s = longest_s(answering)
         self._route: Route | None = None
         self._started_at = asyncio.get_running_loop().time()
-        self._teller = Teller(question)
+        self._teller = Teller(question, answering)
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
         self._entered: Entered | None = None
@@ -236,7 +236,7 @@ class ChatTurn:
 
     def _tell(self, turn: Leaving | None = None, *, ran: bool = True) -> None:
         if self._entry and self._entered:
-            self._teller.tell(self._entry, self._entered, self._answering, turn, ran=ran)
+            self._teller.tell(self._entry, self._entered, turn, ran=ran)
 
     async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
         """Tell those who wait for this answer."""
