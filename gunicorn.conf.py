@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from chatbot_site.capacity import web_workers
 from chatbot_site.settings.environment import env_file, read_environment
 from chatbot_site.tokenizer import place_ranks
 
@@ -28,7 +29,7 @@ def _listens_on_ipv6() -> bool:
 # [::] takes IPv4 as well. Some container hosts have no IPv6 at all.
 bind = f"{'[::]' if _listens_on_ipv6() else '0.0.0.0'}:{environment.port}"  # noqa: S104 - behind a host's proxy
 worker_class = "asgi"
-workers = environment.web_concurrency
+workers = environment.web_concurrency or web_workers()
 # Streams are long, so they are bounded by turns (CHAT_MAX_CONCURRENT_TURNS, with a clear 503), not by connections.
 worker_connections = 2 * environment.chat_max_concurrent_turns + 100
 # A client that leaves cancels its turn at once, not three seconds later.

@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 
 from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
+from chatbot_site.stamp import ForeignDatabase, refuse_foreign_database
 from memory.api import end_left_behind_turns, warn_unless_isolated
 from observability.api import run_burst
 from observability.outbound import close_transports
@@ -41,6 +42,11 @@ async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
+    try:
+        await refuse_foreign_database()
+    except ForeignDatabase as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
     sweeping = asyncio.create_task(_sweep_left_behind_turns())
     telling = asyncio.create_task(_tell_operators())
     # What exists now lives as long as the process: a collector that need not look at it halves the slowest answers.

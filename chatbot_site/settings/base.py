@@ -11,6 +11,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from chatbot_site.capacity import web_workers
 from observability.logs import logging_settings
 
 from .environment import PROJECT_DIR, Environment
@@ -255,10 +256,12 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "ALLOWED_HOSTS": environment.allowed_hosts,
         "CSRF_TRUSTED_ORIGINS": environment.csrf_trusted_origins,
         "DATABASES": _databases(environment),
+        "DIRECT_DATABASE_URL": environment.direct_database_url,
         "CACHES": _caches(environment),
         "REDIS_URL": environment.redis_url,
         "TRUSTED_PROXIES": environment.trusted_proxies,
-        "WEB_CONCURRENCY": environment.web_concurrency,
+        "CLIENT_ADDRESS_HEADER": environment.client_address_header,
+        "WEB_CONCURRENCY": environment.web_concurrency or web_workers(),
         "ANONYMOUS_REQUESTS_PER_MINUTE": environment.anonymous_requests_per_minute,
         "API_REQUESTS_PER_MINUTE": environment.api_requests_per_minute,
         "SIGN_INS_PER_MINUTE": environment.sign_ins_per_minute,
@@ -289,6 +292,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,
         "TIKTOKEN_CACHE_DIR": Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"),
         "ENVIRONMENT_NAME": environment.environment_name,
+        "DATABASE_STAMP": environment.environment_name,  # never a default of ours, such as development's
         "LOGGING": logging_settings(level=environment.log_level, json=True),
     }
 
@@ -297,6 +301,8 @@ def _databases(environment: Environment) -> dict[str, Any]:
     if not environment.database_url:
         return {}
     database: dict[str, Any] = {**dj_database_url.parse(environment.database_url), "CONN_MAX_AGE": 0}
+    # A cursor that outlives its transaction would be another connection's behind a transaction pooler.
+    database["DISABLE_SERVER_SIDE_CURSORS"] = True
     database["OPTIONS"] = database.get("OPTIONS", {}) | {
         # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
         "prepare_threshold": None,

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand
 from agents.chat.facts import read_facts
 from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
+from chatbot_site.stamp import refuse_foreign_database
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
 from observability.api import keep_prices, keep_settling_orphans, keep_summing, keep_telling_of_budgets
 from observability.outbound import close_transports
@@ -27,6 +28,7 @@ async def _work() -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await refuse_foreign_database()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_remembering(stopping))
