@@ -15,10 +15,12 @@ from memory.embedders.configured import usable_models
 from memory.spaces import WrongSpace, model_in_use
 from memory.turns import TO_REMEMBER
 from memory.writing import remember_due_turns
-from observability.api import connection_parameters, run_burst
+from observability.api import connection_parameters, note_job_failure, run_burst
 
 log = structlog.get_logger(__name__)
 
+QUEUE: Final = "memory"
+"""What metrics and alerts call this work."""
 POLL_S: Final = 3.0
 """How often to look for turns of which no word came: behind a transaction pooler none ever does."""
 _LONGEST_WAIT_S: Final = 30.0
@@ -52,6 +54,7 @@ async def _remember_until(stopping: asyncio.Event, news: asyncio.Event) -> None:
             expected = isinstance(error, EmbeddingFailed | WrongSpace | DatabaseError)
             reason = f"{type(error).__name__}: {error}"
             log.warning("turns not remembered yet", reason=reason, attempt=failures, exc_info=not expected)
+            await note_job_failure(QUEUE, error)
             await _wait(stopping, seconds=min(2.0 ** (failures - 1), _LONGEST_WAIT_S))
             continue
         if failures:

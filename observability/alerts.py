@@ -113,7 +113,7 @@ async def keep_telling_of_budgets(stopping: asyncio.Event, *, every_s: float = _
         async def step() -> None:
             await tell_of_budgets(client)
 
-        await keep_doing(stopping, step, every_s=every_s, what="telling of budgets")
+        await keep_doing(stopping, step, every_s=every_s, what="telling of budgets", queue="alerts")
 
 
 async def tell_of_budgets(client: httpx2.AsyncClient) -> int:

@@ -22,6 +22,7 @@ from observability.counting import (
     show_breaker,
 )
 from observability.health import HealthCheck, Unhealthy, register_health_check
+from observability.jobs import note_job_failure
 from observability.ledger import (
     NewAttempt,
     SettledAttempt,
@@ -37,6 +38,7 @@ from observability.money import usd
 from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
+from observability.queues import Queue, Waiting, jobs_waiting, register_queue
 from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rounds import is_set_within, keep_draining
@@ -71,6 +73,7 @@ __all__ = [
     "NewAttempt",
     "Polled",
     "Price",
+    "Queue",
     "RedisDown",
     "Refusal",
     "Rule",
@@ -83,6 +86,7 @@ __all__ = [
     "UsageLine",
     "Verdict",
     "Visit",
+    "Waiting",
     "Wanted",
     "active_budgets",
     "admit",
@@ -108,6 +112,7 @@ __all__ = [
     "forecast_usd",
     "headers_of",
     "is_set_within",
+    "jobs_waiting",
     "keep_draining",
     "keep_prices",
     "keep_settling_orphans",
@@ -122,6 +127,7 @@ __all__ = [
     "models_in_use",
     "most_tokens",
     "name_things_by",
+    "note_job_failure",
     "open_stream",
     "prices_in_use",
     "promise_attempts",
@@ -130,6 +136,7 @@ __all__ = [
     "refuses_unpriced",
     "register_health_check",
     "register_models_in_use",
+    "register_queue",
     "report_usage",
     "roll_up",
     "rules_for",

@@ -292,7 +292,7 @@ async def keep_settling_orphans(stopping: asyncio.Event) -> None:
             if settled < _MOST_ORPHANS:
                 break
 
-    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind")
+    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind", queue="orphans")
 
 
 def _prices(prices: Sequence[Price | None]) -> tuple[list[Decimal | None], list[Decimal | None], list[Decimal | None]]:
