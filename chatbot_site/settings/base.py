@@ -48,6 +48,7 @@ INSTALLED_APPS = [
 # Pages: the admin, the chat page, the API's documentation.
 MIDDLEWARE = [
     "chatbot_site.middleware.RequestIdMiddleware",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "chatbot_site.middleware.AdminPolicyMiddleware",
@@ -58,13 +59,15 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "chatbot_site.middleware.PageMetricsMiddleware",
 ]
 # The API knows no cookies: its path runs these only, all of them async (docs/adr/0002-async-path.md).
 API_MIDDLEWARE = [
     "chatbot_site.middleware.RequestIdMiddleware",
     "chatbot_site.middleware.ApiSecurityMiddleware",
 ]
-API_PREFIXES = ("/api/", "/health")
+PROBES = ("/health", "/metrics")  # called by address and every few seconds, by the host's own machines
+API_PREFIXES = ("/api/", *PROBES)
 
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -268,6 +271,9 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "RATELIMIT_USE_CACHE": "limits",
         "RATELIMIT_FAIL_OPEN": True,
         "ALERT_WEBHOOK_URL": environment.alert_webhook_url,
+        "METRICS_TOKEN": environment.metrics_token,
+        "METRICS_NEED_TOKEN": True,
+        "WORKER_METRICS_PORT": environment.worker_metrics_port,
         "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
         "DEMO_MODEL_URL": environment.demo_model_url,
@@ -292,6 +298,9 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,
         "TIKTOKEN_CACHE_DIR": Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"),
         "ENVIRONMENT_NAME": environment.environment_name,
+        "RELEASE": environment.release,
+        "SENTRY_DSN": environment.sentry_dsn,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": environment.otel_exporter_otlp_endpoint,
         "DATABASE_STAMP": environment.environment_name,  # never a default of ours, such as development's
         "LOGGING": logging_settings(level=environment.log_level, json=True),
     }

@@ -135,6 +135,27 @@ class Environment(BaseSettings):
         description="the address of a Slack or Discord webhook, or of anything that takes JSON, to tell of budgets that run out",
     )
 
+    # --- errors and traces --------------------------------------------------------------------------------------
+    sentry_dsn: str = Field(
+        default="", pattern=r"^(https?://\S+@\S+/\d+)?$", description="the DSN of a Sentry project, to which errors are reported"
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="the address of an OpenTelemetry collector that takes traces over HTTP, such as http://localhost:4318",
+    )
+    release: str = Field(
+        default="", max_length=200, description="what is deployed, such as a version or a commit; reported with errors and traces"
+    )
+
+    # --- metrics ------------------------------------------------------------------------------------------------
+    metrics_token: str = Field(
+        default="", description="a random text that Prometheus has to show as a bearer token; without one, /metrics is closed in production"
+    )
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="the TCP port on which the worker shows its own metrics, up to 65,535; 0: none"
+    )
+
     # --- chat limits --------------------------------------------------------------------------------------------
     chat_max_message_chars: int = Field(default=32_000, ge=1, le=1_000_000, description="the longest message in characters, 1 to 1,000,000")
     chat_max_reply_chars: int = Field(
