@@ -1,8 +1,10 @@
 """How gunicorn serves this project, for the Procfile and for `make run` alike (which adds its own --bind)."""
 
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,16 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 
 
 def on_starting(server: object) -> None:
-    """Put the tokenizer's ranks in place before the workers start, which inherit where they are."""
+    """Put the tokenizer's ranks in place before the workers start, and an empty folder for what they count; they inherit where."""
     folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
     os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(folder)))
+    # In memory where there is such a folder: what is counted is written all the time, and means nothing to the next server.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="chatbot-metrics-", dir=worker_tmp_dir)
+
+
+def on_exit(server: object) -> None:
+    """Remove what the workers counted."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -16,8 +16,10 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.middleware.security import SecurityMiddleware
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
+from django_prometheus.middleware import PrometheusAfterMiddleware
 from uuid_utils import uuid7
 
+from observability.api import count_response
 from observability.logs import begin_facts
 
 log = structlog.get_logger(__name__)
@@ -54,7 +56,7 @@ class RequestIdMiddleware:
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
         # Probes come every few seconds: their lines would bury the others.
-        write_line = access_log.debug if request.path.startswith("/health") else access_log.info
+        write_line = access_log.debug if request.path.startswith(settings.PROBES) else access_log.info
         write_line(
             "request",
             method=request.method,
@@ -62,6 +64,8 @@ class RequestIdMiddleware:
             status=response.status_code,
             latency_ms=round((time.perf_counter() - started) * 1000, 1),
         )
+        match = request.resolver_match
+        count_response(route=match.route if match else "", method=request.method or "", status=response.status_code)
         return response
 
 
@@ -78,12 +82,21 @@ class ApiSecurityMiddleware:
             markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if not request.path.startswith("/health"):
-            request.get_host()  # raises DisallowedHost; probes call by address, so health answers any host
+        if not request.path.startswith(settings.PROBES):
+            request.get_host()  # raises DisallowedHost
         response = self.security.process_request(request) or await self.get_response(request)
         response.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         response.setdefault("Cache-Control", "no-store")
         return self.security.process_response(request, response)  # type: ignore[arg-type] # takes streams, too
+
+
+class PageMetricsMiddleware(PrometheusAfterMiddleware):  # type: ignore[misc] # it has no types
+    """django-prometheus's metrics of pages; of methods that nobody has heard of, it would make a label each."""
+
+    def label_metric(self, metric: Any, request: HttpRequest, response: HttpResponseBase | None = None, **labels: str) -> Any:
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
 
 
 class AdminPolicyMiddleware(MiddlewareMixin):

@@ -15,7 +15,7 @@ from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
 from chatbot_site.stamp import ForeignDatabase, refuse_foreign_database
 from memory.api import end_left_behind_turns, warn_unless_isolated
-from observability.api import run_burst
+from observability.api import keep_measuring, run_burst
 from observability.outbound import close_transports
 
 log = structlog.get_logger(__name__)
@@ -49,6 +49,7 @@ async def _live(receive: Receive, send: Send) -> None:
         return
     sweeping = asyncio.create_task(_sweep_left_behind_turns())
     telling = asyncio.create_task(_tell_operators())
+    measuring = asyncio.create_task(keep_measuring())
     # What exists now lives as long as the process: a collector that need not look at it halves the slowest answers.
     gc.collect()
     gc.freeze()
@@ -57,6 +58,7 @@ async def _live(receive: Receive, send: Send) -> None:
     await receive()
     sweeping.cancel()
     telling.cancel()
+    measuring.cancel()
     await running_turns.stop()
     await close_transports()
     await send({"type": "lifespan.shutdown.complete"})

@@ -29,7 +29,7 @@ from memory.question import Asked, read_question
 from memory.ranking import Ranked, rank, steady_plans
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
-from observability.api import NewAttempt, Refusal, run_burst
+from observability.api import NewAttempt, Refusal, count_recall, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +122,7 @@ async def recall(wish: Wish) -> Recalled:
 def _tell(recalled: Recalled, *, agent: str) -> None:
     """Say how a recall went: what there is to count and to time."""
     fields = {"agent": agent, "outcome": recalled.outcome.value, "took_ms": round(recalled.took_ms, 1)}
+    count_recall("hit" if recalled.outcome is Outcome.OK else recalled.outcome.value, seconds=recalled.took_ms / 1000)
     if recalled.failure:
         log.warning("memory recall failed", reason=recalled.failure, **fields)
     else:

@@ -43,6 +43,7 @@ from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rounds import is_set_within, keep_draining
 from observability.rules import Rule, Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
+from observability.scraping import keep_measuring
 from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
@@ -55,6 +56,7 @@ from observability.tokens import (
     most_tokens,
 )
 from observability.usage import Failure, UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.worker_metrics import keep_serving_metrics
 
 __all__ = [
     "FREE",
@@ -114,7 +116,9 @@ __all__ = [
     "is_set_within",
     "jobs_waiting",
     "keep_draining",
+    "keep_measuring",
     "keep_prices",
+    "keep_serving_metrics",
     "keep_settling_orphans",
     "keep_summing",
     "keep_telling_of_budgets",

@@ -5,11 +5,10 @@ They cost microseconds, take no lock for longer than that, and never fail a requ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from observability import metrics
 from observability.models import AttemptOutcome, SavedBy
@@ -24,30 +23,42 @@ _OF_BUDGETS: Final = {"budget-spent": "budget_spent", "budget-busy": "budget_bus
 _TELLING_TOKENS: Final = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountedTurn:
+class CountedTurn(Protocol):
     """What is counted of a turn whose end is stored. Durations in milliseconds.
 
     Attributes:
         outcome: a turn's state, or "refused" where a rate limit did; what a budget refused is counted as that, too.
         error_code: of `docs/errors.md`, or "".
         refused_by: the scope of the rate limit that refused it, or "".
-        is_cached: its reply was given before; None: it could not have been.
+        looked_up: its reply could have been a kept one; `cached`: it was.
         attempts: the calls of models, in their order.
         saved_usd: thanks to `saved_by`.
     """
 
-    agent: str
-    outcome: str
-    streamed: bool
-    latency_ms: int
-    error_code: str = ""
-    refused_by: str = ""
-    is_cached: bool | None = None
-    first_token_ms: int | None = None
-    attempts: Sequence[SettledAttempt] = ()
-    saved_usd: Decimal = Decimal(0)
-    saved_by: SavedBy = SavedBy.NOTHING
+    @property
+    def agent(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def streamed(self) -> bool: ...
+    @property
+    def latency_ms(self) -> int: ...
+    @property
+    def first_token_ms(self) -> int | None: ...
+    @property
+    def error_code(self) -> str: ...
+    @property
+    def refused_by(self) -> str: ...
+    @property
+    def looked_up(self) -> bool: ...
+    @property
+    def cached(self) -> bool: ...
+    @property
+    def attempts(self) -> Sequence[SettledAttempt]: ...
+    @property
+    def saved_usd(self) -> Decimal: ...
+    @property
+    def saved_by(self) -> SavedBy: ...
 
 
 def count_turn(turn: CountedTurn) -> None:
@@ -61,11 +72,11 @@ def count_turn(turn: CountedTurn) -> None:
     if is_refused and not turn.attempts:
         return
     metrics.request_duration.of(turn.agent, "stream" if turn.streamed else "whole").observe(turn.latency_ms / 1000)
-    if turn.is_cached is not None:
-        count_lookups("reply", hits=int(turn.is_cached), misses=int(not turn.is_cached))
+    if turn.looked_up or turn.cached:
+        count_lookups("reply", hits=int(turn.cached), misses=int(not turn.cached))
     if turn.saved_usd > 0:
         metrics.saved_usd.of(turn.agent, turn.saved_by.value).inc(float(turn.saved_usd))
-    if turn.first_token_ms is not None and not turn.is_cached:
+    if turn.first_token_ms is not None and not turn.cached:
         metrics.time_to_first_token.of(turn.agent).observe(turn.first_token_ms / 1000)
     if turn.attempts:
         _count_attempts_of(turn)
@@ -93,7 +104,7 @@ def count_attempt(attempt: SettledAttempt, *, agent: str) -> bool:
     if attempt.latency_ms is None:  # given back: promised, and never made
         return False
     metrics.upstream_attempts.of(attempt.provider, attempt.model, attempt.outcome.value).inc()
-    count_usage(
+    _count_usage(
         agent=agent,
         model=attempt.model,
         prompt_tokens=attempt.prompt_tokens or 0,
@@ -104,13 +115,27 @@ def count_attempt(attempt: SettledAttempt, *, agent: str) -> bool:
     return True
 
 
-def count_orphan(*, agent: str, provider: str, model: str, prompt_tokens: int, completion_tokens: int, cost_usd: Decimal | None) -> None:
-    """Count a call that its process left behind, as the most it may have used."""
-    metrics.upstream_attempts.of(provider, model, AttemptOutcome.ORPHANED.value).inc()
-    count_usage(agent=agent, model=model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost_usd=cost_usd)
+class Orphan(NamedTuple):
+    """A call that its process left behind, as the most it may have used."""
+
+    cost_usd: Decimal | None
+    prompt_tokens: int
+    completion_tokens: int
+    agent: str
+    provider: str
+    model: str
 
 
-def count_usage(
+def count_orphans(orphans: Iterable[Orphan]) -> None:
+    """Count calls that were settled because their process is gone."""
+    for it in orphans:
+        metrics.upstream_attempts.of(it.provider, it.model, AttemptOutcome.ORPHANED.value).inc()
+        _count_usage(
+            agent=it.agent, model=it.model, prompt_tokens=it.prompt_tokens, completion_tokens=it.completion_tokens, cost_usd=it.cost_usd
+        )
+
+
+def _count_usage(
     *, agent: str, model: str, prompt_tokens: int, completion_tokens: int, cost_usd: Decimal | None, cached_tokens: int = 0
 ) -> None:
     """Count tokens, and what they cost. `cached_tokens`: of the prompt, what the provider had in its cache."""
@@ -166,8 +191,8 @@ def show_breaker(*, provider: str, model: str, state: int) -> None:
     metrics.breaker_state.of(provider, model).set(state)
 
 
-@contextmanager
-def open_stream() -> Iterator[None]:
+@asynccontextmanager
+async def open_stream() -> AsyncIterator[None]:
     """Count a stream as open for the length of the block."""
     metrics.open_streams.inc()
     try:

@@ -1,4 +1,4 @@
-"""What became of a turn, told once and in one place to whoever watches: the log."""
+"""What became of a turn, told once and in one place to whoever watches: the log, and the metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agents.chat.question import Question
 from agents.chat.refusals import RateLimited
 from agents.versions.live import Answering
 from memory.api import TurnState
-from observability.api import SavedBy, SettledAttempt
+from observability.api import SavedBy, SettledAttempt, count_turn
 from observability.logs import note
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,7 @@ class EndedTurn:
         attempts: the calls of models, in their order; none for a kept answer.
         prompt_tokens, cached_prompt_tokens, completion_tokens: what all attempts used together, as the ledger has it.
         cost_usd: of all attempts; None: a price is unknown.
+        looked_up: the reply could have been a kept one, and was looked for.
         cached: the reply was given before, and no model was called for it.
         saved_by: what saved `saved_usd`: the cache, or a cheaper model.
         latency_ms: from the question until its end was stored.
@@ -72,6 +73,7 @@ class EndedTurn:
     cost_usd: Decimal | None = Decimal(0)
     saved_usd: Decimal = Decimal(0)
     saved_by: SavedBy = SavedBy.NOTHING
+    looked_up: bool = False
     cached: bool = False
     first_token_ms: int | None = None
     recalled: int = 0
@@ -109,11 +111,12 @@ class Teller:
 
 
 def tell(turn: EndedTurn) -> None:
-    """Tell everybody who watches: the log."""
+    """Tell everybody who watches: the log, and the metrics."""
     write = log.warning if turn.outcome in (TurnState.FAILED, TurnState.INTERRUPTED) else log.info
     line = line_of(turn)
     write("turn ended", **line)
     note(**line)
+    count_turn(turn)
 
 
 def line_of(turn: EndedTurn) -> dict[str, Any]:
@@ -159,6 +162,7 @@ def _ended(question: Question, answering: Answering, entry: Entry, entered: Ente
         "started_at": entry.turn.created_at,
         "streamed": question.stream,
         "latency_ms": latency_ms,
+        "looked_up": entered.key is not None and not question.wants_fresh,
         "message": question.message,
     }
     if turn is None and kept is not None:

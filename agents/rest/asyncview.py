@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from agents.chat.refusals import RateLimited
 from agents.rest.authentication import address_of, caller_of
-from observability.api import client_of, count_request, headers_of
+from observability.api import client_of, count_refusal, count_request, headers_of
 from observability.errors import Unauthorized
 
 
@@ -67,5 +67,6 @@ async def _count(request: HttpRequest) -> Mapping[str, str]:
     name = f"key {key_id}" if key_id else client_of(address_of(request))
     verdict = await asyncio.to_thread(count_request, request, scope="api", name=name, per_minute=settings.API_REQUESTS_PER_MINUTE)
     if verdict.refused:
+        count_refusal("rate_limit_api")
         raise RateLimited(verdict, verdict.refused)
     return headers_of(verdict)

@@ -24,6 +24,7 @@ import structlog
 from django.core.cache import caches
 
 from memory.embedders.configured import EmbeddingModel
+from observability.api import count_lookups
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ async def fetch(texts: Sequence[str], *, model: EmbeddingModel) -> dict[str, Vec
     found = {text: vector for text, vector in vectors.items() if vector is not None}
     counts["hits"] += len(found)
     counts["misses"] += len(keys) - len(found)
+    count_lookups("embedding", hits=len(found), misses=len(keys) - len(found))
     return found
 
 

@@ -13,7 +13,7 @@ from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from chatbot_site.stamp import refuse_foreign_database
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
-from observability.api import keep_prices, keep_settling_orphans, keep_summing, keep_telling_of_budgets
+from observability.api import keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing, keep_telling_of_budgets
 from observability.outbound import close_transports
 
 
@@ -39,5 +39,6 @@ async def _work() -> None:
             group.create_task(keep_telling_of_budgets(stopping))
             group.create_task(keep_settling_orphans(stopping))
             group.create_task(keep_summing(stopping))
+            group.create_task(keep_serving_metrics(stopping))
     finally:
         await close_transports()
