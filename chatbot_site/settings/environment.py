@@ -150,7 +150,8 @@ class Environment(BaseSettings):
 
     # --- metrics ------------------------------------------------------------------------------------------------
     metrics_token: str = Field(
-        default="", description="a random text that Prometheus has to show as a bearer token; absent: /metrics is closed outside development"
+        default="",
+        description="a random text that Prometheus has to show as a bearer token; absent: /metrics is closed outside development",
     )
     worker_metrics_port: int = Field(
         default=0, ge=0, le=65535, description="the TCP port on which the worker shows its own metrics, up to 65,535; 0: none"
