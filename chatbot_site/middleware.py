@@ -21,6 +21,7 @@ from uuid_utils import uuid7
 
 from observability.api import count_response
 from observability.logs import begin_facts
+from observability.tracing import NOTHING, Span, begin_request
 
 log = structlog.get_logger(__name__)
 access_log = structlog.get_logger("access")
@@ -53,8 +54,11 @@ class RequestIdMiddleware:
         request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
         request.request_id = request_id  # type: ignore[attr-defined] # ours; whoever reads it asks with getattr
         begin_facts(request_id=request_id)
+        span = begin_request(request.method or "", request.headers)
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
+        if span is not NOTHING:
+            _end_span(span, request, response)
         # Probes come every few seconds: their lines would bury the others.
         write_line = access_log.debug if request.path.startswith(settings.PROBES) else access_log.info
         write_line(
@@ -67,6 +71,19 @@ class RequestIdMiddleware:
         match = request.resolver_match
         count_response(route=match.route if match else "", method=request.method or "", status=response.status_code)
         return response
+
+
+def _end_span(span: Span, request: HttpRequest, response: HttpResponseBase) -> None:
+    route = request.resolver_match.route if request.resolver_match else ""
+    span.note(
+        {
+            "http.request.method": request.method,
+            "http.route": f"/{route}",
+            "http.response.status_code": response.status_code,
+            "chatbot.request_id": getattr(request, "request_id", ""),
+        }
+    )
+    span.end(name=f"{request.method} /{route}" if route else "", error=str(response.status_code) if response.status_code >= 500 else "")
 
 
 class ApiSecurityMiddleware:

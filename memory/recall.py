@@ -30,6 +30,7 @@ from memory.ranking import Ranked, rank, steady_plans
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
 from observability.api import NewAttempt, Refusal, count_recall, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +114,7 @@ async def recall(wish: Wish) -> Recalled:
     except (TimeoutError, TooSlow):
         outcome, failure = Outcome.SLOW, f"not done within {settings.MEMORY_DEADLINE_MS} ms"
     except Exception as error:
-        outcome, failure = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        outcome, failure = Outcome.FAILED, in_words(error)
     recalled = Recalled(passages, left_out, outcome, failure, took_ms=1000 * (time.perf_counter() - started))
     _tell(recalled, agent=wish.whose.agent)
     return recalled

@@ -20,6 +20,7 @@ from django.db import connection
 
 from memory.turns import PastTurn
 from observability.api import keep_draining, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -144,7 +145,7 @@ async def _summarise_one(due: Due, summarise: Summarise, failures: dict[int, int
     except Exception as error:
         count = failures[due.conversation_id] = failures.get(due.conversation_id, 0) + 1
         wait_s = min(_FIRST_WAIT_S * 2.0 ** (count - 1), _LONGEST_WAIT_S)
-        reason = getattr(error, "reason", "") or f"{type(error).__name__}: {error}"
+        reason = getattr(error, "reason", "") or in_words(error)
         log.warning("conversation not summarised", agent=due.agent, conversation=due.conversation_id, reason=reason, retry_in_s=wait_s)
         await note_job_failure(QUEUE, error)
         with contextlib.suppress(DatabaseError):

@@ -16,6 +16,7 @@ from memory.spaces import WrongSpace, model_in_use
 from memory.turns import TO_REMEMBER
 from memory.writing import remember_due_turns
 from observability.api import connection_parameters, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ async def _remember_until(stopping: asyncio.Event, news: asyncio.Event) -> None:
         except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
             failures += 1
             expected = isinstance(error, EmbeddingFailed | WrongSpace | DatabaseError)
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
             log.warning("turns not remembered yet", reason=reason, attempt=failures, exc_info=not expected)
             await note_job_failure(QUEUE, error)
             await _wait(stopping, seconds=min(2.0 ** (failures - 1), _LONGEST_WAIT_S))

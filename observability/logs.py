@@ -16,7 +16,9 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
-from observability.tracebacks import kind_of, trace_of
+from observability.tracebacks import in_words, kind_of, trace_of, without
+
+__all__ = ["LEVELS", "begin_facts", "facts_now", "in_words", "logging_settings", "note", "report_exceptions_to", "set_level", "without"]
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 

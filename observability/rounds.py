@@ -9,6 +9,7 @@ import structlog
 from django.db import Error as DatabaseError
 
 from observability.jobs import note_job_failure
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,7 @@ async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]
             wait_s = every_s
         except Exception as error:  # a fault of ours must not end the worker either
             wait_s = min(wait_s * 2, max(_LONGEST_WAIT_S, every_s))
-            log.warning(f"{what} failed", reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
+            log.warning(f"{what} failed", reason=in_words(error), exc_info=not isinstance(error, DatabaseError))
             await note_job_failure(queue, error)
 
 
@@ -49,7 +50,7 @@ async def _drain_for_ever(drain: Callable[[], Awaitable[int]], *, every_s: float
         try:
             found = await drain()
         except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
-            log.warning(failed, reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
+            log.warning(failed, reason=in_words(error), exc_info=not isinstance(error, DatabaseError))
             await note_job_failure(queue, error)
             found = 0
         if not found:

@@ -20,11 +20,13 @@ from agents.versions.live import Answering
 from memory.api import TurnState
 from observability.api import SavedBy, SettledAttempt, count_turn
 from observability.logs import note
+from observability.tracing import NOTHING, Attribute, begin_span, go_on_within
 
 log = structlog.get_logger(__name__)
 
 REFUSED: Final = "refused"
 """The outcome of a turn that a rate limit refused; that of every other is its `TurnState`."""
+_FAULTY: Final = (TurnState.FAILED, TurnState.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,8 @@ class Teller:
         self._started_at = asyncio.get_running_loop().time()
         self._submitted: Leaving | None = None
         self._has_told = False
+        self._span = begin_span(f"invoke_agent {answering.slug}")
+        go_on_within(self._span)
         note(agent=answering.slug, version=answering.number)
 
     def expect(self, turn: Leaving) -> None:
@@ -107,12 +111,16 @@ class Teller:
             return
         self._has_told = True
         latency_ms = round((asyncio.get_running_loop().time() - self._started_at) * 1000)
-        tell(_ended(self._question, self._answering, entry, entered, turn if ran else self._submitted, latency_ms=latency_ms))
+        ended = _ended(self._question, self._answering, entry, entered, turn if ran else self._submitted, latency_ms=latency_ms)
+        tell(ended)
+        if self._span is not NOTHING:
+            self._span.note(attributes_of(ended))
+            self._span.end(error=ended.error_code if ended.outcome in _FAULTY else "")
 
 
 def tell(turn: EndedTurn) -> None:
     """Tell everybody who watches: the log, and the metrics."""
-    write = log.warning if turn.outcome in (TurnState.FAILED, TurnState.INTERRUPTED) else log.info
+    write = log.warning if turn.outcome in _FAULTY else log.info
     line = line_of(turn)
     write("turn ended", **line)
     note(**line)
@@ -148,6 +156,25 @@ def line_of(turn: EndedTurn) -> dict[str, Any]:
         "latency_ms": turn.latency_ms,
     }
     return {name: value for name, value in line.items() if value is not None and value != ""}
+
+
+def attributes_of(turn: EndedTurn) -> dict[str, Attribute]:
+    """Return the attributes of the turn's span, in `docs/logs.md`."""
+    return {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.agent.name": turn.agent,
+        "gen_ai.agent.version": str(turn.version),
+        "gen_ai.conversation.id": str(turn.session or ""),
+        "gen_ai.request.model": turn.model,
+        "gen_ai.usage.input_tokens": turn.prompt_tokens,
+        "gen_ai.usage.output_tokens": turn.completion_tokens,
+        "chatbot.message_id": str(turn.message_id),
+        "chatbot.outcome": turn.outcome,
+        "chatbot.cached": turn.cached,
+        "chatbot.cost_usd": None if turn.cost_usd is None else float(turn.cost_usd),
+        "chatbot.saved_usd": float(turn.saved_usd),
+        "chatbot.first_token_ms": turn.first_token_ms,
+    }
 
 
 def _ended(question: Question, answering: Answering, entry: Entry, entered: Entered, turn: Leaving | None, *, latency_ms: int) -> EndedTurn:

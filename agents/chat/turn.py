@@ -33,6 +33,7 @@ from agents.versions.live import Answering
 from memory.api import FinishedTurn, OpenedTurn, Recalled, TurnState
 from observability.api import headers_of
 from observability.errors import ChatbotError
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -263,7 +264,7 @@ class ChatTurn:
             try:
                 await self._store(turn)
             except DatabaseError as error:
-                log.warning("turn not stored yet", message_id=str(self.id), attempt=attempt + 1, error=str(error))
+                log.warning("turn not stored yet", message_id=str(self.id), attempt=attempt + 1, reason=in_words(error))
                 await asyncio.sleep(2**attempt * 0.5)
             else:
                 return

@@ -24,6 +24,7 @@ from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut
 from agents.providers.keys import UnreadableKey, key_of
 from agents.providers.stream import CompletionReader
 from agents.versions.live import ProviderSnapshot
+from observability.logs import without
 from observability.outbound import GuardedTransport, OutboundRefused, new_transport
 from observability.tracing import trace_headers
 
@@ -72,6 +73,7 @@ class OpenAIWire:
             if isinstance(error, UpstreamFailed):
                 error.is_billable |= response is not None
                 _make_loggable(error, provider)
+                error.reason = without(error.reason, [message["content"] for message in request.messages])
             raise
         return answer
 

@@ -25,6 +25,7 @@ from django.core.cache import caches
 
 from memory.embedders.configured import EmbeddingModel
 from observability.api import count_lookups
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +106,7 @@ def _guarded(question: Callable[[], T]) -> T | None:
     try:
         return question()
     except Exception as error:  # of the network, of Redis, or of a value that is no JSON
-        _pause(f"{type(error).__name__}: {error}")
+        _pause(in_words(error))
         return None
 
 

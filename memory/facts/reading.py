@@ -32,6 +32,7 @@ from memory.storing import NewPassage
 from memory.turns import PastTurn
 from memory.words import terms
 from observability.api import keep_draining, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +127,7 @@ async def read_due_facts(read: FactReader) -> int:
         raise
     except Exception as error:
         age = datetime.now(UTC) - turns[-1].said_at
-        reason = getattr(error, "reason", "") or f"{type(error).__name__}: {error}"
+        reason = getattr(error, "reason", "") or in_words(error)
         if age > _GIVE_UP_AFTER:
             log.error("facts given up", agent=turns[0].agent, turns=len(turns), reason=reason)
             await run_burst(store_read_facts, turns, [], model=None)

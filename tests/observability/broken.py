@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.apps import AppConfig
 
-CANARY = "canary-7b1f90"
+CANARY = os.environ.get("CANARY", "")  # not written here: a report shows lines of code
 
 
 def break_with(text: str) -> None:

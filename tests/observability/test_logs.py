@@ -14,7 +14,7 @@ import structlog
 from django.db import DataError, OperationalError
 
 from observability.errors import NotFound
-from observability.logs import begin_facts, logging_settings, note, set_level
+from observability.logs import begin_facts, logging_settings, note, set_level, without
 
 CANARY = "sk-canary-91c2aa"
 
@@ -121,3 +121,17 @@ def test_the_level_changes_for_loggers_that_are_in_use(capfd: pytest.CaptureFixt
     log.info("unheard of")
     log.warning("heard of")
     assert [line["event"] for line in lines(capfd)] == ["heard of"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('HTTP 400: {"error": "max_tokens is too large: 4096"}', 'HTTP 400: {"error": "max_tokens is too large: 4096"}'),
+        (f'HTTP 422: input "My secret is {CANARY}, keep it" is odd', 'HTTP 422: input "…" is odd'),
+        (f"HTTP 422: {CANARY[:14]}… is odd", "HTTP 422: …… is odd"),
+        ('HTTP 422: {"input": "line one\\nline \\"two\\""}', 'HTTP 422: {"input": "…"}'),
+        ("HTTP 422: 1234 is odd", "HTTP 422: … is odd"),
+    ],
+)
+def test_what_a_vendor_repeats_of_a_request_is_left_out(said: str, told: str) -> None:
+    assert without(said, [f"My secret is {CANARY}, keep it", 'line one\nline "two"', "1234", ""]) == told

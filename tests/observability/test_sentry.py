@@ -34,6 +34,7 @@ def settings_for(sentry: Sink) -> dict[str, str]:
         "ENVIRONMENT_NAME": "staging",
         "RELEASE": "2.4.0",
         "DJANGO_SETTINGS_MODULE": "tests.observability.broken_settings",
+        "CANARY": CANARY,
     }
 
 
@@ -77,18 +78,20 @@ def test_a_fault_in_the_worker_or_a_command_arrives(
     sentry: Sink, server_environment: dict[str, str], live_db: None, command: list[str]
 ) -> None:
     environment = {**os.environ, **server_environment, **settings_for(sentry)}
-    with subprocess.Popen([sys.executable, "manage.py", *command], cwd=PROJECT_DIR, env=environment, stderr=subprocess.DEVNULL) as process:
+    command_line = [sys.executable, "manage.py", *command]
+    with subprocess.Popen(command_line, cwd=PROJECT_DIR, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             found = eventually(lambda: events(sentry), what="an event in Sentry", timeout_s=60)
         finally:
             process.terminate()
+            assert CANARY.encode() not in process.communicate()[0]
     assert found[0]["tags"]["process"] == command[0]
     assert found[0]["exception"]["values"][-1]["type"] == "ValueError"
     assert CANARY not in json.dumps(found)
 
 
 def test_without_a_dsn_the_sdk_is_not_even_imported(server_environment: dict[str, str]) -> None:
-    code = "import django, sys; django.setup(); print('sentry_sdk' in sys.modules, 'opentelemetry.sdk' in sys.modules)"
+    code = "import django, sys; django.setup(); print('sentry_sdk' in sys.modules, 'opentelemetry.exporter' in sys.modules)"
     environment = {**os.environ, **server_environment, "DJANGO_SETTINGS_MODULE": "chatbot_site.settings.test"}
     environment = {name: value for name, value in environment.items() if name not in ("SENTRY_DSN", "OTEL_EXPORTER_OTLP_ENDPOINT")}
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, check=True)
