@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from observability.alerts import keep_telling_of_budgets
+from observability.alerts.watching import keep_alerting
+from observability.breakers import breaker_closed, breaker_opened
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
@@ -92,6 +93,8 @@ __all__ = [
     "Wanted",
     "active_budgets",
     "admit",
+    "breaker_closed",
+    "breaker_opened",
     "budgets_now",
     "calibrations",
     "client_of",
@@ -115,13 +118,13 @@ __all__ = [
     "headers_of",
     "is_set_within",
     "jobs_waiting",
+    "keep_alerting",
     "keep_draining",
     "keep_measuring",
     "keep_prices",
     "keep_serving_metrics",
     "keep_settling_orphans",
     "keep_summing",
-    "keep_telling_of_budgets",
     "leave",
     "limits",
     "list_failures",

@@ -181,7 +181,7 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
         refusals, promises = _grant(claims, wanted, rows)
         _store(cursor, promises)
         if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
-            cursor.execute(_NOTE_REFUSALS, [refused])  # for `observability.alerts`
+            cursor.execute(_NOTE_REFUSALS, [refused])  # for the alerts
     return refusals
 
 

@@ -271,6 +271,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "RATELIMIT_USE_CACHE": "limits",
         "RATELIMIT_FAIL_OPEN": True,
         "ALERT_WEBHOOK_URL": environment.alert_webhook_url,
+        "EMAIL_URL": environment.email_url,
         "METRICS_TOKEN": environment.metrics_token,
         "METRICS_NEED_TOKEN": True,
         "WORKER_METRICS_PORT": environment.worker_metrics_port,
@@ -354,5 +355,6 @@ def _allowed_outbound(environment: Environment) -> list[str]:
         environment.embedding_next_base_url,
         environment.embedder_url,
         environment.alert_webhook_url,
+        environment.email_url,
     )
     return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named if url)})

@@ -132,7 +132,12 @@ class Environment(BaseSettings):
     alert_webhook_url: str = Field(
         default="",
         pattern=r"^(https?://\S+)?$",
-        description="the address of a Slack or Discord webhook, or of anything that takes JSON, to tell of budgets that run out",
+        description="the address of a Slack or Discord webhook, or of anything that takes JSON, where every alert goes",
+    )
+    email_url: str = Field(
+        default="",
+        pattern=r"^((smtp|smtps|smtp\+starttls)://\S+)?$",
+        description="the mail server that alerts by e-mail are handed in at, such as smtps://user:password@smtp.example.com:465?from=a@example.com",
     )
 
     # --- errors and traces --------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from chatbot_site.stamp import refuse_foreign_database
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
-from observability.api import keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing, keep_telling_of_budgets
+from observability.api import keep_alerting, keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing
 from observability.outbound import close_transports
 
 
 class Command(BaseCommand):
-    help = "What is done in the background: memory, summaries, upkeep, prices, alerts of budgets. Any number may run."
+    help = "What is done in the background: memory, summaries, upkeep, prices, alerts. Any number may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(_work())
@@ -36,7 +36,7 @@ async def _work() -> None:
             group.create_task(keep_summarising(stopping, summarise))
             group.create_task(keep_tidy(stopping, list_policies))
             group.create_task(keep_prices(stopping))
-            group.create_task(keep_telling_of_budgets(stopping))
+            group.create_task(keep_alerting(stopping))
             group.create_task(keep_settling_orphans(stopping))
             group.create_task(keep_summing(stopping))
             group.create_task(keep_serving_metrics(stopping))
