@@ -7,6 +7,8 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -16,6 +18,9 @@ from psycopg import sql
 from chatbot_site.settings.environment import PROJECT_DIR, Environment
 from observability.api import connection_parameters
 from tests.factories import unique
+from tests.hosting.platform import Platform, platform
+
+AGENT = "slug: hosted\nname: Hosted\naccess: public\nsystem_prompt: Be brief.\nreply_cache_s: 0\nmemory:\n  enabled: true\n"
 
 Manage = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -71,3 +76,31 @@ def manage() -> Manage:
         )
 
     return manage
+
+
+@pytest.fixture
+def host(new_database, production, upstream, embedder_port, manage, tmp_path: Path) -> Iterator[Callable[..., Platform]]:
+    """Make a platform whose release line has run, with the agent `hosted`: `host(WEB_CONCURRENCY="2")`."""
+    agent = tmp_path / "hosted.yaml"
+    agent.write_text(AGENT)
+    with ExitStack() as stack:
+
+        def host(**more: str) -> Platform:
+            environment = production(
+                DATABASE_URL=more.get("DATABASE_URL") or new_database(),
+                ENVIRONMENT_NAME="production",
+                OPENAI_BASE_URL=upstream.base_url,
+                OPENAI_API_KEY="sk-test",
+                DEFAULT_CHAT_MODEL="test-model",
+                EMBEDDER_URL=f"http://127.0.0.1:{embedder_port}/v1",
+                TRUSTED_PROXIES="127.0.0.0/8",
+                CLIENT_ADDRESS_HEADER="X-Real-IP",
+                ANONYMOUS_REQUESTS_PER_MINUTE="0",
+            )
+            running = stack.enter_context(platform({**environment, **more}, tmp_path))
+            assert "superuser" in running.release()
+            done = manage(running.environment, "agents", "apply", "--publish", str(agent))
+            assert done.returncode == 0, done.stderr
+            return running
+
+        yield host
