@@ -128,7 +128,7 @@ def test_the_level_changes_for_loggers_that_are_in_use(capfd: pytest.CaptureFixt
     [
         ('HTTP 400: {"error": "max_tokens is too large: 4096"}', 'HTTP 400: {"error": "max_tokens is too large: 4096"}'),
         (f'HTTP 422: input "My secret is {CANARY}, keep it" is odd', 'HTTP 422: input "…" is odd'),
-        (f"HTTP 422: {CANARY[:14]}… is odd", "HTTP 422: …… is odd"),
+        (f"HTTP 422: {CANARY[:14]}… is odd", "HTTP 422:…… is odd"),
         ('HTTP 422: {"input": "line one\\nline \\"two\\""}', 'HTTP 422: {"input": "…"}'),
         ("HTTP 422: 1234 is odd", "HTTP 422: … is odd"),
     ],
