@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from chatbot_site.local.postgresql import free_port
+from tests.live_server import METRICS_TOKEN
 from tests.waiting import eventually
 
 Series = tuple[dict[str, str], float]
@@ -100,11 +101,11 @@ class Prometheus:
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
-    """Start one: `start_prometheus([server.port], token="…", rules=[path])`; it scrapes twice a second."""
+    """Start one: `start_prometheus([server.port], rules=[path])`; it scrapes twice a second."""
     with ExitStack() as stack:
 
-        def start_prometheus(ports: Sequence[int], *, token: str, rules: Sequence[Path] = ()) -> Prometheus:
-            (tmp_path / "token").write_text(token)
+        def start_prometheus(ports: Sequence[int], *, rules: Sequence[Path] = ()) -> Prometheus:
+            (tmp_path / "token").write_text(METRICS_TOKEN)
             targets = [f"127.0.0.1:{port}" for port in ports]
             job = {
                 "job_name": "chatbot-web",
