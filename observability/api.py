@@ -33,6 +33,7 @@ from observability.ledger import (
     settle_attempts,
     settle_orphans,
 )
+from observability.levels import keep_log_level
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
@@ -120,6 +121,7 @@ __all__ = [
     "jobs_waiting",
     "keep_alerting",
     "keep_draining",
+    "keep_log_level",
     "keep_measuring",
     "keep_prices",
     "keep_serving_metrics",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -26,6 +27,12 @@ log = structlog.get_logger(__name__)
 
 REFUSED: Final = "refused"
 """The outcome of a turn that a rate limit refused; that of every other is its `TurnState`."""
+MOST_LOGGED_CHARS: Final = 2000
+"""Of a message, and of a reply, where the log is to hold them."""
+# Keys and tokens of this server and of the usual vendors. Nobody's debugging needs them.
+_SECRETS: Final = re.compile(
+    r"\bBearer\s+\S+|\b(?:sk|pk|rk|gsk|xai|ghp|ut)[-_][\w.-]{8,}|\b[A-Za-z0-9]{8}\.[A-Za-z0-9]{32,}", re.IGNORECASE
+)
 _FAULTY: Final = (TurnState.FAILED, TurnState.INTERRUPTED)
 
 
@@ -49,7 +56,8 @@ class EndedTurn:
         latency_ms: from the question until its end was stored.
         first_token_ms: from the question until the model's first words; None where there were none.
         recalled: how many memories the prompt held.
-        message, reply: what was said. Nobody else's business unless the agent's operator says so for a while.
+        log_messages_until: until when an operator lets this agent's log hold what is said.
+        message, reply: what was said. Nobody else's business than that.
     """
 
     message_id: UUID
@@ -79,6 +87,7 @@ class EndedTurn:
     cached: bool = False
     first_token_ms: int | None = None
     recalled: int = 0
+    log_messages_until: datetime | None = None
     message: str = field(default="", repr=False)
     reply: str = field(default="", repr=False)
 
@@ -122,7 +131,7 @@ def tell(turn: EndedTurn) -> None:
     """Tell everybody who watches: the log, and the metrics."""
     write = log.warning if turn.outcome in _FAULTY else log.info
     line = line_of(turn)
-    write("turn ended", **line)
+    write("turn ended", **line, **_what_was_said(turn))
     note(**line)
     count_turn(turn)
 
@@ -158,6 +167,14 @@ def line_of(turn: EndedTurn) -> dict[str, Any]:
     return {name: value for name, value in line.items() if value is not None and value != ""}
 
 
+def _what_was_said(turn: EndedTurn) -> dict[str, str]:
+    """Return the message and the reply for the log, without keys, while somebody who may wants to see them there."""
+    if turn.log_messages_until is None or turn.log_messages_until <= datetime.now(UTC):
+        return {}
+    said = {"message": turn.message, "reply": turn.reply}
+    return {name: _SECRETS.sub("(a secret)", text)[:MOST_LOGGED_CHARS] for name, text in said.items()}
+
+
 def attributes_of(turn: EndedTurn) -> dict[str, Attribute]:
     """Return the attributes of the turn's span, in `docs/logs.md`."""
     return {
@@ -191,6 +208,7 @@ def _ended(question: Question, answering: Answering, entry: Entry, entered: Ente
         "latency_ms": latency_ms,
         "looked_up": entered.key is not None and not question.wants_fresh,
         "message": question.message,
+        "log_messages_until": answering.log_messages_until,
     }
     if turn is None and kept is not None:
         turn = Leaving(finished=finished_by(entry.turn.id, kept), settled=(), visit=entry.visit, cached=cached_by(entry.attempt, kept))

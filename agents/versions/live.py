@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from django.db.models import QuerySet
@@ -97,6 +98,8 @@ class Answering:
     simple_not_words: tuple[str, ...] = ()
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
+    log_messages_until: datetime | None = None
+    """Until then the turn's line in the log holds what was said."""
 
     @property
     def is_demo(self) -> bool:
@@ -260,6 +263,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         simple_max_chars=version.simple_max_chars,
         simple_not_words=tuple(version.simple_not_words),
         background=_background_of(version, tuple(choices[:1])),
+        log_messages_until=agent.log_messages_until,
     )
 
 

@@ -240,6 +240,12 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "System",
+                "items": [
+                    _sidebar("Log level", "receipt", "observability_loglevel", "may_view_log_level"),
+                ],
+            },
+            {
                 "title": "Who signs in here",
                 "items": [
                     _sidebar("Users", "person", "auth_user", "may_view_people"),
@@ -303,6 +309,7 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "SENTRY_DSN": environment.sentry_dsn,
         "OTEL_EXPORTER_OTLP_ENDPOINT": environment.otel_exporter_otlp_endpoint,
         "DATABASE_STAMP": environment.environment_name,  # never a default of ours, such as development's
+        "LOG_LEVEL": environment.log_level,
         "LOGGING": logging_settings(level=environment.log_level, json=True),
     }
 

@@ -27,6 +27,7 @@ from observability.models.ledger import (
     UsagePerson,
 )
 from observability.models.limits import Limit, LimitScope
+from observability.models.logs import LogLevel
 from observability.models.prices import ModelPrice, PriceSource
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "JobFailure",
     "Limit",
     "LimitScope",
+    "LogLevel",
     "ModelPrice",
     "Notice",
     "NoticeState",

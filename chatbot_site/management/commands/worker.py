@@ -13,7 +13,7 @@ from agents.chat.summaries import summarise
 from agents.versions.keeping import list_policies
 from chatbot_site.stamp import refuse_foreign_database
 from memory.api import keep_reading_facts, keep_remembering, keep_summarising, keep_tidy
-from observability.api import keep_alerting, keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing
+from observability.api import keep_alerting, keep_log_level, keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing
 from observability.outbound import close_transports
 
 
@@ -40,5 +40,6 @@ async def _work() -> None:
             group.create_task(keep_settling_orphans(stopping))
             group.create_task(keep_summing(stopping))
             group.create_task(keep_serving_metrics(stopping))
+            group.create_task(keep_log_level(stopping))
     finally:
         await close_transports()
