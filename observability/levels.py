@@ -27,7 +27,7 @@ def change_level(level: str, *, lasting: timedelta, by: str) -> LogLevel:
     """Let all processes write lines of `level` and above for a while, at most `LONGEST`; every one does so within five seconds."""
     now = datetime.now(UTC)
     changed = LogLevel.objects.create(level=level, set_at=now, until=now + min(lasting, LONGEST), set_by=by)
-    log.warning("log level changed", log_level=level, until=changed.until, by=by)
+    log.warning("log level changed", to=level, until=changed.until, by=by)
     return changed
 
 
@@ -36,7 +36,7 @@ def restore_level(*, by: str) -> bool:
     """Let LOG_LEVEL hold again at once; tell whether anything else did."""
     ended = LogLevel.objects.filter(until__gt=datetime.now(UTC)).update(until=datetime.now(UTC))
     if ended:
-        log.warning("log level restored", log_level=settings.LOG_LEVEL, by=by)
+        log.warning("log level restored", to=settings.LOG_LEVEL, by=by)
     return bool(ended)
 
 
