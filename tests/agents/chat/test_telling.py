@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
-import pytest
 
 from agents.chat.telling import MOST_LOGGED_CHARS, EndedTurn
 from agents.chat.telling import line_of as written_line_of
