@@ -72,6 +72,8 @@ async def watch(outage: Outage, client: httpx2.AsyncClient, *, is_up: bool, now:
         await post_to_webhook(client, _message(what, since=down_since, now=now))
     except NotTaken as reason:
         log.warning("outage of postgresql not told", reason=str(reason))
+        if what == "down":
+            await asyncio.to_thread(_forget_mark)  # for the next look, here or in another worker
         return
     if what == "down":
         log.error("postgresql is away", since=down_since.isoformat())

@@ -13,6 +13,7 @@ from observability.alerts.incidents import look
 from observability.alerts.sending import send_due
 from observability.models import AlertKind, AlertRule, AlertTarget, TargetKind
 from observability.outbound import new_client
+from observability.redis import RedisDown, _Breaker, redis_call
 from tests.factories import unique
 from tests.sinks import DISCORD_PATH, SLACK_PATH, http_sink, mail_sink
 
@@ -47,6 +48,15 @@ def mail():
 def allowed(settings):
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
     settings.ENVIRONMENT_NAME = "tests"
+
+
+@pytest.fixture
+def redis_gone(settings, monkeypatch):
+    """Redis does not answer, for this test alone."""
+    monkeypatch.setattr("observability.redis._breaker", _Breaker())
+    settings.CACHES = {**settings.CACHES, "default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}}
+    with pytest.raises(RedisDown):
+        redis_call(lambda client: client.ping())
 
 
 def make_target(kind, to, *, server="", **fields):
