@@ -82,7 +82,9 @@ class LogLevelAdmin(ModelAdmin):
         return response
 
     def restore(self, request: HttpRequest) -> HttpResponseBase:
-        return _restore(request, self.has_add_permission(request))
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return _restore(request)
 
     @admin.display(description="holds now", boolean=True)
     def holds(self, level: LogLevel) -> bool:
@@ -90,9 +92,7 @@ class LogLevelAdmin(ModelAdmin):
 
 
 @require_POST
-def _restore(request: HttpRequest, may: bool) -> HttpResponseBase:
-    if not may:
-        raise PermissionDenied
+def _restore(request: HttpRequest) -> HttpResponseBase:
     restore_level(by=request.user.get_username())
     messages.success(request, f"LOG_LEVEL ({settings.LOG_LEVEL}) holds again within five seconds.")
     return redirect("admin:observability_loglevel_changelist")
