@@ -27,10 +27,12 @@ from observability.slots import folder, forget_the_dead
 
 _DEADLINE_S: Final = 1.0
 _MEASURE_EVERY_S: Final = 5.0
+# A budget that refuses calls, because what is left does not cover them, counts as spent until somebody changes it.
 _BUDGETS: Final = """
     SELECT budget.name, greatest(
         coalesce(max(period.spent_usd / nullif(budget.limit_usd, 0)), 0),
-        coalesce(max(period.spent_tokens / nullif(budget.limit_tokens, 0)::numeric), 0)
+        coalesce(max(period.spent_tokens / nullif(budget.limit_tokens, 0)::numeric), 0),
+        CASE WHEN bool_or(period.refused_at >= budget.updated_at) THEN 1 ELSE 0 END
     )
     FROM observability_budget budget LEFT JOIN observability_budgetperiod period
       ON period.budget_id = budget.id AND period.starts_at <= now() AND period.ends_at > now()

@@ -84,9 +84,10 @@ class Prometheus:
         found = self._ask("query", query=selector)["result"]
         return [(series["metric"], [float(value) for _, value in series["values"]]) for series in found]
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire now."""
-        return {alert["labels"]["alertname"] for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"}
+    def is_firing(self, alert: str, **labels: str) -> bool:
+        """Tell whether an alert fires now, with these of its labels."""
+        wanted = {"alertname": alert, **labels}.items()
+        return any(it["state"] == "firing" and wanted <= it["labels"].items() for it in self._ask("alerts")["alerts"])
 
     def _ask(self, what: str, **parameters: str) -> dict[str, Any]:
         answer = httpx2.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=10, trust_env=False).json()
