@@ -1,13 +1,16 @@
 """How gunicorn serves this project, for the Procfile and for `make run` alike (which adds its own --bind)."""
 
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from chatbot_site.capacity import web_workers
 from chatbot_site.settings.environment import env_file, read_environment
 from chatbot_site.tokenizer import place_ranks
 
@@ -28,7 +31,7 @@ def _listens_on_ipv6() -> bool:
 # [::] takes IPv4 as well. Some container hosts have no IPv6 at all.
 bind = f"{'[::]' if _listens_on_ipv6() else '0.0.0.0'}:{environment.port}"  # noqa: S104 - behind a host's proxy
 worker_class = "asgi"
-workers = environment.web_concurrency
+workers = environment.web_concurrency or web_workers()
 # Streams are long, so they are bounded by turns (CHAT_MAX_CONCURRENT_TURNS, with a clear 503), not by connections.
 worker_connections = 2 * environment.chat_max_concurrent_turns + 100
 # A client that leaves cancels its turn at once, not three seconds later.
@@ -47,9 +50,16 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 
 
 def on_starting(server: object) -> None:
-    """Put the tokenizer's ranks in place before the workers start, which inherit where they are."""
+    """Put the tokenizer's ranks in place before the workers start, and an empty folder for what they count; they inherit where."""
     folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
     os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(folder)))
+    # In memory where there is such a folder: what is counted is written all the time, and means nothing to the next server.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="chatbot-metrics-", dir=worker_tmp_dir)
+
+
+def on_exit(server: object) -> None:
+    """Remove what the workers counted."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:

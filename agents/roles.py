@@ -50,6 +50,7 @@ OPERATOR_CHANGES: Final = frozenset(
         "agents.add_apikey",
         "agents.change_apikey",
         *(f"observability.{act}_{model}" for act in ("add", "change", "delete") for model in ("modelprice", "budget", "limit")),
+        "observability.add_loglevel",
         # People and what is remembered of them: change is to add, correct, pin and forget; delete is to erase somebody.
         "memory.change_subject",
         "memory.delete_subject",

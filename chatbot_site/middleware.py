@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -16,7 +16,12 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.middleware.security import SecurityMiddleware
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
+from django_prometheus.middleware import PrometheusAfterMiddleware
 from uuid_utils import uuid7
+
+from observability.api import count_response
+from observability.logs import begin_facts
+from observability.tracing import NOTHING, Span, begin_request
 
 log = structlog.get_logger(__name__)
 access_log = structlog.get_logger("access")
@@ -31,7 +36,8 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 class RequestIdMiddleware:
     """Give every request an id (the client's own X-Request-ID where it is sane), and log one line when it is answered.
 
-    For a stream the line is written when its headers go out; the turn's own line says how the stream ended.
+    The line has what the request's work noted meanwhile: who asked which agent, and how the turn ended. For a stream it is written
+    when the headers go out; the turn's own line says how the stream ended.
     """
 
     sync_capable = False
@@ -47,20 +53,37 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
         request.request_id = request_id  # type: ignore[attr-defined] # ours; whoever reads it asks with getattr
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        begin_facts(request_id=request_id)
+        span = begin_request(request.method or "", request.headers)
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
+        if span is not NOTHING:
+            _end_span(span, request, response)
         # Probes come every few seconds: their lines would bury the others.
-        write_line = access_log.debug if request.path.startswith("/health") else access_log.info
+        write_line = access_log.debug if request.path.startswith(settings.PROBES) else access_log.info
         write_line(
             "request",
             method=request.method,
             path=_NAMED.sub(r"\1…", request.path),
             status=response.status_code,
-            duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            latency_ms=round((time.perf_counter() - started) * 1000, 1),
         )
+        match = request.resolver_match
+        count_response(route=match.route if match else "", method=request.method or "", status=response.status_code)
         return response
+
+
+def _end_span(span: Span, request: HttpRequest, response: HttpResponseBase) -> None:
+    route = request.resolver_match.route if request.resolver_match else ""
+    span.note(
+        {
+            "http.request.method": request.method,
+            "http.route": f"/{route}",
+            "http.response.status_code": response.status_code,
+            "chatbot.request_id": getattr(request, "request_id", ""),
+        }
+    )
+    span.end(name=f"{request.method} /{route}" if route else "", error=str(response.status_code) if response.status_code >= 500 else "")
 
 
 class ApiSecurityMiddleware:
@@ -76,12 +99,21 @@ class ApiSecurityMiddleware:
             markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if not request.path.startswith("/health"):
-            request.get_host()  # raises DisallowedHost; probes call by address, so health answers any host
+        if not request.path.startswith(settings.PROBES):
+            request.get_host()  # raises DisallowedHost
         response = self.security.process_request(request) or await self.get_response(request)
         response.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
         response.setdefault("Cache-Control", "no-store")
         return self.security.process_response(request, response)  # type: ignore[arg-type] # takes streams, too
+
+
+class PageMetricsMiddleware(PrometheusAfterMiddleware):  # type: ignore[misc] # it has no types
+    """django-prometheus's metrics of pages; of methods that nobody has heard of, it would make a label each."""
+
+    def label_metric(self, metric: Any, request: HttpRequest, response: HttpResponseBase | None = None, **labels: str) -> Any:
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
 
 
 class AdminPolicyMiddleware(MiddlewareMixin):

@@ -13,8 +13,9 @@ from django.db import Error as DatabaseError
 
 from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
+from chatbot_site.stamp import ForeignDatabase, refuse_foreign_database
 from memory.api import end_left_behind_turns, warn_unless_isolated
-from observability.api import run_burst
+from observability.api import keep_log_level, keep_measuring, run_burst
 from observability.outbound import close_transports
 
 log = structlog.get_logger(__name__)
@@ -41,16 +42,21 @@ async def serve(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
-    sweeping = asyncio.create_task(_sweep_left_behind_turns())
-    telling = asyncio.create_task(_tell_operators())
+    try:
+        await refuse_foreign_database()
+    except ForeignDatabase as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    work = (_sweep_left_behind_turns(), _tell_operators(), keep_measuring(), keep_log_level(asyncio.Event()))
+    tasks = [asyncio.create_task(each) for each in work]
     # What exists now lives as long as the process: a collector that need not look at it halves the slowest answers.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    sweeping.cancel()
-    telling.cancel()
+    for task in tasks:
+        task.cancel()
     await running_turns.stop()
     await close_transports()
     await send({"type": "lifespan.shutdown.complete"})

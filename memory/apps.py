@@ -13,7 +13,9 @@ class MemoryConfig(AppConfig):
         from .elsewhere import register_eraser
         from .embedders.configured import list_models_in_use
         from .health import register_memory_checks
+        from .waiting import register_queues
 
         register_memory_checks()
+        register_queues()
         register_eraser("cached_vectors", forget_cached_vectors)
         register_models_in_use(list_models_in_use)

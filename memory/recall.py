@@ -29,7 +29,8 @@ from memory.question import Asked, read_question
 from memory.ranking import Ranked, rank, steady_plans
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
-from observability.api import NewAttempt, Refusal, run_burst
+from observability.api import NewAttempt, Refusal, count_recall, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ async def recall(wish: Wish) -> Recalled:
     except (TimeoutError, TooSlow):
         outcome, failure = Outcome.SLOW, f"not done within {settings.MEMORY_DEADLINE_MS} ms"
     except Exception as error:
-        outcome, failure = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        outcome, failure = Outcome.FAILED, in_words(error)
     recalled = Recalled(passages, left_out, outcome, failure, took_ms=1000 * (time.perf_counter() - started))
     _tell(recalled, agent=wish.whose.agent)
     return recalled
@@ -124,6 +125,7 @@ async def recall(wish: Wish) -> Recalled:
 def _tell(recalled: Recalled, *, agent: str) -> None:
     """Say how a recall went: what there is to count and to time."""
     fields = {"agent": agent, "outcome": recalled.outcome.value, "took_ms": round(recalled.took_ms, 1)}
+    count_recall("hit" if recalled.outcome is Outcome.OK else recalled.outcome.value, seconds=recalled.took_ms / 1000)
     if recalled.failure:
         log.warning("memory recall failed", reason=recalled.failure, **fields)
     else:

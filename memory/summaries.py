@@ -19,10 +19,13 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from memory.turns import PastTurn
-from observability.api import keep_draining, run_burst
+from observability.api import keep_draining, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
+QUEUE: Final = "summaries"
+"""What metrics and alerts call this work."""
 POLL_S: Final = 3.0
 TOGETHER: Final = 4
 """How many conversations one worker summarises at once."""
@@ -106,7 +109,9 @@ async def keep_summarising(stopping: asyncio.Event, summarise: Summarise) -> Non
     A model may take minutes: what it writes when this has to stop is given up, and its conversation left to others.
     """
     failures: dict[int, int] = {}
-    await keep_draining(stopping, lambda: summarise_due(summarise, failures), every_s=POLL_S, failed="conversations not summarised")
+    await keep_draining(
+        stopping, lambda: summarise_due(summarise, failures), every_s=POLL_S, failed="conversations not summarised", queue=QUEUE
+    )
 
 
 async def summarise_due(summarise: Summarise, failures: dict[int, int] | None = None) -> int:
@@ -140,8 +145,9 @@ async def _summarise_one(due: Due, summarise: Summarise, failures: dict[int, int
     except Exception as error:
         count = failures[due.conversation_id] = failures.get(due.conversation_id, 0) + 1
         wait_s = min(_FIRST_WAIT_S * 2.0 ** (count - 1), _LONGEST_WAIT_S)
-        reason = getattr(error, "reason", "") or f"{type(error).__name__}: {error}"
+        reason = getattr(error, "reason", "") or in_words(error)
         log.warning("conversation not summarised", agent=due.agent, conversation=due.conversation_id, reason=reason, retry_in_s=wait_s)
+        await note_job_failure(QUEUE, error)
         with contextlib.suppress(DatabaseError):
             await run_burst(wait, [due.conversation_id], seconds=wait_s)
 

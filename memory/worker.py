@@ -15,10 +15,13 @@ from memory.embedders.configured import usable_models
 from memory.spaces import WrongSpace, model_in_use
 from memory.turns import TO_REMEMBER
 from memory.writing import remember_due_turns
-from observability.api import connection_parameters, run_burst
+from observability.api import connection_parameters, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
+QUEUE: Final = "memory"
+"""What metrics and alerts call this work."""
 POLL_S: Final = 3.0
 """How often to look for turns of which no word came: behind a transaction pooler none ever does."""
 _LONGEST_WAIT_S: Final = 30.0
@@ -50,8 +53,9 @@ async def _remember_until(stopping: asyncio.Event, news: asyncio.Event) -> None:
         except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
             failures += 1
             expected = isinstance(error, EmbeddingFailed | WrongSpace | DatabaseError)
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
             log.warning("turns not remembered yet", reason=reason, attempt=failures, exc_info=not expected)
+            await note_job_failure(QUEUE, error)
             await _wait(stopping, seconds=min(2.0 ** (failures - 1), _LONGEST_WAIT_S))
             continue
         if failures:

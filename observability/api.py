@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from observability.alerts import keep_telling_of_budgets
+from observability.alerts.watching import keep_alerting
+from observability.breakers import breaker_closed, breaker_opened
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import find_calibration, measured_calibration
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
+from observability.counting import (
+    CountedTurn,
+    count_alert,
+    count_attempt,
+    count_job_failure,
+    count_lookups,
+    count_recall,
+    count_refusal,
+    count_response,
+    count_turn,
+    open_stream,
+    show_breaker,
+)
 from observability.health import HealthCheck, Unhealthy, register_health_check
+from observability.jobs import note_job_failure
 from observability.ledger import (
     NewAttempt,
     SettledAttempt,
@@ -17,16 +32,20 @@ from observability.ledger import (
     record_cached,
     settle_attempts,
 )
+from observability.levels import keep_log_level
 from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
 from observability.naming import name_things_by
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
+from observability.queues import Queue, Waiting, jobs_waiting, register_queue
 from observability.redis import PREFIX, RedisDown, Script, redis_call
 from observability.rollups import keep_summing, roll_up
 from observability.rounds import is_set_within, keep_draining
 from observability.rules import Standing, Verdict, Visit, client_of, headers_of, limits, rules_for
+from observability.scraping import keep_measuring
+from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
 from observability.statements import run_together
@@ -39,6 +58,7 @@ from observability.tokens import (
     most_tokens,
 )
 from observability.usage import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.worker_metrics import keep_serving_metrics
 
 __all__ = [
     "FREE",
@@ -48,12 +68,14 @@ __all__ = [
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
+    "CountedTurn",
     "GroupCommit",
     "HealthCheck",
     "ModelInUse",
     "NewAttempt",
     "Polled",
     "Price",
+    "Queue",
     "RedisDown",
     "Refusal",
     "SavedBy",
@@ -61,30 +83,46 @@ __all__ = [
     "SettledAttempt",
     "Standing",
     "Unhealthy",
+    "Unreadable",
     "UsageLine",
     "Verdict",
     "Visit",
+    "Waiting",
     "Wanted",
     "active_budgets",
     "admit",
+    "breaker_closed",
+    "breaker_opened",
     "budgets_now",
     "client_of",
     "connection_parameters",
+    "count_alert",
+    "count_attempt",
+    "count_job_failure",
+    "count_lookups",
+    "count_recall",
+    "count_refusal",
     "count_request",
+    "count_response",
     "count_tokens",
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
+    "count_turn",
     "dearest_conversations",
     "find_calibration",
     "find_price",
     "forecast_usd",
     "headers_of",
     "is_set_within",
+    "jobs_waiting",
+    "keep_alerting",
     "keep_draining",
+    "keep_log_level",
+    "keep_measuring",
     "keep_prices",
+    "keep_serving_metrics",
     "keep_settling_orphans",
     "keep_summing",
-    "keep_telling_of_budgets",
     "leave",
     "limits",
     "list_failures",
@@ -94,6 +132,8 @@ __all__ = [
     "models_in_use",
     "most_tokens",
     "name_things_by",
+    "note_job_failure",
+    "open_stream",
     "prices_in_use",
     "promise_attempts",
     "record_cached",
@@ -101,12 +141,16 @@ __all__ = [
     "refuses_unpriced",
     "register_health_check",
     "register_models_in_use",
+    "register_queue",
     "report_usage",
     "roll_up",
     "rules_for",
     "run_burst",
     "run_together",
+    "seal",
     "settle_attempts",
+    "show_breaker",
     "store_prices",
+    "unseal",
     "usd",
 ]

@@ -190,7 +190,7 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
     if promises:
         run_together(*_to_store(promises))
     if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
-        run_together((_NOTE_REFUSALS, [refused]))  # for `observability.alerts`
+        run_together((_NOTE_REFUSALS, [refused]))  # for the alerts
     return refusals
 
 

@@ -171,7 +171,7 @@ async def keep_prices(stopping: asyncio.Event, *, every_s: float = _LOOK_EVERY_S
             await renew(models)
             asked_at.update(dict.fromkeys(models, now))
 
-    await keep_doing(stopping, step, every_s=every_s, what="pricing models")
+    await keep_doing(stopping, step, every_s=every_s, what="pricing models", queue="prices")
 
 
 def _says(row: ModelPrice) -> dict[str, Any]:

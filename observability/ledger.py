@@ -15,10 +15,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from django.db import connection
+from django.db import connection, transaction
 
 from observability.budgets import Claim, Refusal, reserve, settle_reservations
 from observability.bursts import run_burst
+from observability.counting import Orphan, count_orphans
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.prices import Price
 from observability.rounds import keep_doing
@@ -85,7 +86,7 @@ _ORPHANS: Final = f"""
         SELECT id FROM observability_attempt WHERE outcome = 'running' AND deadline_at < now()
         ORDER BY id LIMIT {_MOST_ORPHANS} FOR UPDATE SKIP LOCKED
     )
-    RETURNING id, cost_usd, prompt_tokens + completion_tokens
+    RETURNING id, cost_usd, prompt_tokens, completion_tokens, agent, provider, model
 """  # noqa: S608 - constants
 
 
@@ -282,8 +283,9 @@ def settle_orphans() -> int:
     """
     with connection.cursor() as cursor:
         cursor.execute(_ORPHANS)
-        orphans = cursor.fetchall()
-    settle_reservations({id: (cost_usd or Decimal(0), tokens) for id, cost_usd, tokens in orphans})
+        orphans = [(id, Orphan(*row)) for id, *row in cursor.fetchall()]
+    settle_reservations({id: (orphan.cost_usd or Decimal(0), orphan.prompt_tokens + orphan.completion_tokens) for id, orphan in orphans})
+    transaction.on_commit(lambda: count_orphans(orphan for _, orphan in orphans))
     return len(orphans)
 
 
@@ -296,7 +298,7 @@ async def keep_settling_orphans(stopping: asyncio.Event) -> None:
             if settled < _MOST_ORPHANS:
                 break
 
-    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind")
+    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind", queue="orphans")
 
 
 def _prices(prices: Sequence[Price | None]) -> tuple[list[Decimal | None], list[Decimal | None], list[Decimal | None]]:

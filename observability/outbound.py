@@ -8,7 +8,6 @@ nothing. Redirects are never followed, and proxies from the environment are not 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,14 +20,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from django.conf import settings
 
+from observability.public_addresses import is_listed, is_public
+
 _READ_BYTES: Final = 64 * 1024
 # An error's body is for a line in the log: what is longer is not read.
 _MOST_ERROR_BYTES: Final = 64 * 1024
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
-_6TO4: Final = ipaddress.ip_network("2002::/16")
-# IETF protocol assignments: no servers for others there, but clouds keep metadata in it. Older Pythons call most of it global.
-_PROTOCOL_ASSIGNMENTS: Final = ipaddress.ip_network("192.0.0.0/24")
 
 
 class OutboundRefused(httpx2.ConnectError):
@@ -39,26 +35,9 @@ class _NoPublicAddress(OSError):
     """A name stands for private addresses only."""
 
 
-def is_public(address: str) -> bool:
-    """Tell whether `address` (a literal IPv4 or IPv6 address) is on the public internet, seen through IPv6 wrappings of IPv4.
-
-    Raises:
-        ValueError: `address` is no literal address.
-    """
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped or ip in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        # 6to4 and Teredo wrap an IPv4 address too, but nobody serves from one any more: those are not public either.
-        if ip not in _GLOBAL_UNICAST or ip in _6TO4:
-            return False
-    return ip.is_global and not ip.is_multicast and ip not in _PROTOCOL_ASSIGNMENTS
-
-
 def is_allowed_by_operator(host: str, port: int) -> bool:
     """Tell whether OUTBOUND_ALLOWED_HOSTS names `host` or `host:port`."""
-    bracketed = f"[{host}]" if ":" in host else host
-    return not {host, bracketed, f"{bracketed}:{port}"}.isdisjoint(map(str.lower, settings.OUTBOUND_ALLOWED_HOSTS))
+    return is_listed(host, port, allowed=settings.OUTBOUND_ALLOWED_HOSTS)
 
 
 def new_client() -> httpx2.AsyncClient:

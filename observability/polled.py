@@ -11,6 +11,7 @@ import structlog
 from django.db import Error as DatabaseError
 
 from observability.bursts import run_burst
+from observability.logs import in_words
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Polled(Generic[T]):
         except DatabaseError as error:
             if last is None:
                 raise
-            log.warning("settings not read again; the last ones hold", reason=str(error))
+            log.warning("settings not read again; the last ones hold", reason=in_words(error))
             asked_at, value = time.monotonic(), last[1]  # not asked for again by every request meanwhile
         if self._loading is asyncio.current_task():
             self._known = (asked_at, value)

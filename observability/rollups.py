@@ -115,7 +115,7 @@ async def keep_summing(stopping: asyncio.Event) -> None:
     async def step() -> None:
         await run_burst(roll_up)
 
-    await keep_doing(stopping, step, every_s=_EVERY_S, what="summing the ledger")
+    await keep_doing(stopping, step, every_s=_EVERY_S, what="summing the ledger", queue="sums")
 
 
 def _horizon(cursor: Any) -> int:

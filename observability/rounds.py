@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable
 import structlog
 from django.db import Error as DatabaseError
 
+from observability.jobs import note_job_failure
+from observability.logs import in_words
+
 log = structlog.get_logger(__name__)
 
 _LONGEST_WAIT_S = 300.0
 
 
-async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]], *, every_s: float, what: str) -> None:
-    """Do `step` every so many seconds until `stopping` is set. What fails is logged and tried again, ever less often."""
+async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]], *, every_s: float, what: str, queue: str) -> None:
+    """Do `step` every so many seconds until `stopping` is set. What fails is logged, noted of `queue` and tried again, ever less often."""
     wait_s = every_s
     while not await is_set_within(stopping, seconds=wait_s):
         try:
@@ -22,15 +25,17 @@ async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]
             wait_s = every_s
         except Exception as error:  # a fault of ours must not end the worker either
             wait_s = min(wait_s * 2, max(_LONGEST_WAIT_S, every_s))
-            log.warning(f"{what} failed", reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
+            log.warning(f"{what} failed", reason=in_words(error), exc_info=not isinstance(error, DatabaseError))
+            await note_job_failure(queue, error)
 
 
-async def keep_draining(stopping: asyncio.Event, drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str) -> None:
+async def keep_draining(stopping: asyncio.Event, drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str, queue: str) -> None:
     """Do `drain` until `stopping` is set: at once again while it finds something, else after `every_s` seconds.
 
-    It may take minutes: what is under way when this has to stop is cancelled. What fails is logged as `failed` and tried again.
+    It may take minutes: what is under way when this has to stop is cancelled. What fails is logged as `failed`, noted of `queue`, and tried
+    again.
     """
-    work = asyncio.create_task(_drain_for_ever(drain, every_s=every_s, failed=failed))
+    work = asyncio.create_task(_drain_for_ever(drain, every_s=every_s, failed=failed, queue=queue))
     stop = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -40,12 +45,13 @@ async def keep_draining(stopping: asyncio.Event, drain: Callable[[], Awaitable[i
         await asyncio.gather(work, stop, return_exceptions=True)
 
 
-async def _drain_for_ever(drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str) -> None:
+async def _drain_for_ever(drain: Callable[[], Awaitable[int]], *, every_s: float, failed: str, queue: str) -> None:
     while True:
         try:
             found = await drain()
         except Exception as error:  # a fault of ours must not end the worker either: it would only be started again
-            log.warning(failed, reason=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, DatabaseError))
+            log.warning(failed, reason=in_words(error), exc_info=not isinstance(error, DatabaseError))
+            await note_job_failure(queue, error)
             found = 0
         if not found:
             await asyncio.sleep(every_s)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
+from observability.errors import Unauthorized
 from observability.health import check_readiness
+from observability.scraping import expose, may_scrape
 
 
 @require_safe
@@ -25,6 +27,19 @@ async def ready(request: HttpRequest) -> JsonResponse:
     if not readiness.is_ready:
         response["Retry-After"] = "5"
     return response
+
+
+@require_safe
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """What Prometheus scrapes. Outside development it has to show METRICS_TOKEN."""
+    if not may_scrape(request.headers.get("Authorization", "")):
+        request_id = str(getattr(request, "request_id", ""))
+        document = Unauthorized("Send METRICS_TOKEN as 'Authorization: Bearer …'.").document(request_id)
+        response = JsonResponse(document, status=401, content_type="application/problem+json")
+        response["WWW-Authenticate"] = "Bearer"
+        return response
+    text, content_type = await expose()
+    return HttpResponse(text, content_type=content_type)
 
 
 def _now() -> str:

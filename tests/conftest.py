@@ -26,7 +26,7 @@ from tests.live_server import LiveServer, live_server
 from tests.no_network import cut_off
 from tests.upstream import Upstream, UpstreamServer
 
-pytest_plugins = ["tests.browser", "tests.embedder"]
+pytest_plugins = ["tests.browser", "tests.embedder", "tests.prometheus"]
 
 cut_off()
 

@@ -18,6 +18,8 @@ import psutil
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_S = 60.0
+METRICS_TOKEN = "of-tests"
+"""What servers of tests ask for at /metrics."""
 
 
 class LiveServer:
@@ -47,6 +49,7 @@ class LiveServer:
                     "OUTBOUND_ALLOWED_HOSTS": "127.0.0.1",
                     "ENV_FILE": os.devnull,
                     "LOG_LEVEL": "INFO",
+                    "METRICS_TOKEN": METRICS_TOKEN,
                     "PYTHONUNBUFFERED": "1",
                     **environment,
                 },

@@ -20,7 +20,7 @@ from agents.versions.drafts import create_agent
 from memory.api import turns_today
 from observability.errors import ChatbotError
 
-from . import documents, drafts, history, recalling, routing, trying
+from . import documents, drafts, history, logged_messages, recalling, routing, trying
 from .forms import AgentForm, NewAgentForm
 from .glance import Glance, glance_at
 from .pages import agent_url, for_viewers, person_of, render_agent_page, render_page
@@ -49,6 +49,7 @@ class AgentAdmin(ModelAdmin):
             page("tokens/", drafts.tokens, "tokens"),
             page("import/", documents.import_agent, "import"),
             page("<int:agent_id>/settings/", settings, "settings"),
+            page("<int:agent_id>/log-messages/", logged_messages.switch, "log_messages"),
             page("<int:agent_id>/export/", documents.export, "export"),
             page("<int:agent_id>/discard/", drafts.discard, "discard"),
             page("<int:agent_id>/publish/", history.review, "publish"),
@@ -191,6 +192,7 @@ def settings(request: HttpRequest, agent: Agent) -> HttpResponseBase:
         status=422 if form.errors else 200,
         form=form,
         deletable=not was_published(agent),
+        logged=logged_messages.switch_of(request, agent),
     )
 
 

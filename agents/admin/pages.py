@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 
 from agents.models import Agent, AgentVersion
 from agents.versions.comparison import compare
@@ -97,6 +98,7 @@ def render_agent_page(
         "draft_changes": compare(agent.live_version, draft) if draft and agent.live_version else [],
         "ever_published": agent.versions.exclude(published_at=None).exists(),
         "chat_url": f"/chat/{agent.slug}",
+        "messages_logged_until": until if (until := agent.log_messages_until) and until > timezone.now() else None,
     }
     return render_page(request, template, title=agent.name, status=status, **{**shared, **context})
 

@@ -23,7 +23,7 @@ from agents.providers.base import Message, ModelRequest, NoModel, UpstreamFailed
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering
 from memory.api import PastTurn
-from observability.api import AttemptKind, AttemptOutcome, NewAttempt, budgets_now
+from observability.api import AttemptKind, AttemptOutcome, NewAttempt, budgets_now, count_attempt
 
 # A call of a process that died is given up this long after it had to be done.
 _GRACE: Final = timedelta(seconds=30)
@@ -64,7 +64,8 @@ async def complete_with(answering: Answering, *, kind: AttemptKind, messages: li
     finally:
         is_estimated = outcome is AttemptOutcome.DONE and completion.is_estimated
         for attempt in await meter.settle_as(outcome, usage=usage, is_estimated=is_estimated):
-            await asyncio.shield(settling.submit(attempt))
+            if await asyncio.shield(settling.submit(attempt)):
+                count_attempt(attempt, agent=answering.slug)
 
 
 async def _meter(answering: Answering, *, kind: AttemptKind, max_output_tokens: int) -> Meter:

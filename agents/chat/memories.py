@@ -11,6 +11,7 @@ from agents.chat.prompt import memory_budget, memory_tokens, model_of
 from agents.models import MemoryScope
 from agents.versions.live import Answering
 from memory.api import OpenedTurn, Recalled, RecalledPassage, Room, Whose, Wish, recall
+from observability.tracing import begin_span
 
 
 async def recall_for(answering: Answering, *, message: str, opened: OpenedTurn, key: str = "") -> Recalled:
@@ -23,7 +24,11 @@ async def recall_for(answering: Answering, *, message: str, opened: OpenedTurn, 
     whose = _whose(answering, conversation_id=opened.conversation_id, subject_id=opened.subject_id or None)
     in_view = [turn.id for turn in opened.recent if turn.id]
     wish = _wish(answering, message=message, whose=whose, room=_room(answering, message, opened), in_view=in_view)
-    return await recall(replace(wish, key=key))
+    span = begin_span("recall")
+    recalled = await recall(replace(wish, key=key))
+    span.note({"chatbot.recall.outcome": recalled.outcome.value, "chatbot.recall.passages": len(recalled.passages)})
+    span.end(error="recall-failed" if recalled.failure else "")
+    return recalled
 
 
 async def try_recall(answering: Answering, *, message: str, subject_id: int | None = None) -> Recalled:

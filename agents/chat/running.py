@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
+from observability.api import count_refusal
 from observability.errors import Unavailable
 
 
@@ -29,6 +30,7 @@ class RunningTurns:
             Unavailable: the process answers as many turns as it may, or is about to stop.
         """
         if self.stopping or len(self._tasks) >= settings.CHAT_MAX_CONCURRENT_TURNS:
+            count_refusal("overload")
             raise Unavailable("The server is answering as many messages as it can. Send this one again in a moment.", retry_after_s=1)
         task = asyncio.current_task()
         if task is None:

@@ -28,6 +28,7 @@ from agents.chat.refusals import RateLimited
 from agents.chat.replies import CachedReply
 from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
+from agents.chat.telling import Teller
 from agents.chat.trimming import trimming_of
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
@@ -35,6 +36,7 @@ from agents.versions.live import Answering
 from memory.api import FinishedTurn, OpenedTurn, Recalled, TurnState
 from observability.api import headers_of
 from observability.errors import ChatbotError
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,7 @@ class ChatTurn:
         self._route: Route | None = None
         self._classifier: Classifier | None = None
         self._started_at = asyncio.get_running_loop().time()
+        self._teller = Teller(question, answering)
         self._entry: Entry | None = None
         self._entering: asyncio.Future[Entered] | None = None
         self._entered: Entered | None = None
@@ -81,6 +84,7 @@ class ChatTurn:
         self._entered = entered = await asyncio.shield(self._entering)
         if entered.verdict.refused:
             self._ended = True
+            self._tell()
             raise RateLimited(entered.verdict, entered.verdict.refused)
         self._kept = entered.found.reply
         if self._kept is None:
@@ -181,6 +185,7 @@ class ChatTurn:
             if leaving_turn:
                 await self._store_or_go_on_storing(leaving_turn)
             self._ended = True
+            self._tell()
             finished = finished_by(self.id, self._kept)
             matched = self._match.told_to(self._question.caller) if self._match else None
             return done_with(finished, session_id=session_id, answering=answering, kept=self._kept, matched=matched)
@@ -227,6 +232,7 @@ class ChatTurn:
         except Exception:  # the turn was never stored: there is nothing to end
             return
         if entered.opened is None or entered.found.reply is not None:  # nor where it is ended already
+            self._tell()
             return
         if self._meter is None:
             self._meter = self._new_meter(self._entry, entered)
@@ -246,14 +252,20 @@ class ChatTurn:
 
     async def _store(self, turn: Leaving) -> None:
         is_stored = False
+        self._teller.expect(turn)
         try:
-            await leaving.submit(turn)
+            ran = await leaving.submit(turn)
             is_stored = True
         finally:
             await self._land(turn, is_stored=is_stored)
         self._ended = True
         if self._likeness is not None and turn.keep is not None:
             running_turns.finish_in_background(self._likeness.keep(turn.keep))
+        self._tell(turn, ran=ran)
+
+    def _tell(self, turn: Leaving | None = None, *, ran: bool = True) -> None:
+        if self._entry and self._entered:
+            self._teller.tell(self._entry, self._entered, turn, ran=ran)
 
     async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
         """Tell those who wait for this answer."""
@@ -280,7 +292,7 @@ class ChatTurn:
             try:
                 await self._store(turn)
             except DatabaseError as error:
-                log.warning("turn not stored yet", message_id=str(self.id), attempt=attempt + 1, error=str(error))
+                log.warning("turn not stored yet", message_id=str(self.id), attempt=attempt + 1, reason=in_words(error))
                 await asyncio.sleep(2**attempt * 0.5)
             else:
                 return

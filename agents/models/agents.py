@@ -53,6 +53,9 @@ class Agent(models.Model):
         related_name="+",
         help_text="The version that answers now.",
     )
+    log_messages_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Until then the log holds what is said to this agent, and what it answers."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -11,8 +11,10 @@ import stamina
 import structlog
 
 from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
+from agents.providers.traced import Traced
 from agents.providers.wire import OpenAIWire
 from agents.versions.live import ModelChoice
+from observability.tracing import is_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -95,4 +97,5 @@ def asked_once(choice: ModelChoice) -> ChatModel:
 
 
 def _metered(choice: ModelChoice) -> ChatModel:
-    return Metered(OpenAIWire(choice.provider, choice.model), choice)
+    wire = OpenAIWire(choice.provider, choice.model)
+    return Metered(Traced(wire, choice) if is_tracing() else wire, choice)

@@ -1,24 +1,15 @@
-"""Providers' keys: read from the environment, or stored encrypted. Nothing shows a stored key again.
-
-Stored keys are encrypted with Fernet under a key derived from SECRET_KEY. While SECRET_KEY is rotated, SECRET_KEY_FALLBACKS
-holds the earlier value: keys sealed under it can still be read, and are sealed anew when they are next saved.
-"""
+"""Providers' keys: read from the environment, or stored sealed (`observability.sealing`). Nothing shows a stored key again."""
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-from functools import lru_cache
 from typing import Final, Protocol
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
-from django.utils.encoding import force_bytes
 
 from agents.models import KEY_VARIABLE_PATTERN
+from observability import api
 from observability.errors import ChatbotError
 
 PURPOSE: Final = b"agents.providers.keys"
@@ -56,7 +47,7 @@ def seal(key: str) -> str:
         return ""
     if not USABLE_KEY.fullmatch(key):
         raise ValueError("A key consists of letters, digits and punctuation, without spaces or line breaks. Copy it again.")
-    return _fernet().encrypt(key.encode()).decode()
+    return api.seal(key, purpose=PURPOSE)
 
 
 def key_of(provider: KeyHolder) -> str:
@@ -70,8 +61,8 @@ def key_of(provider: KeyHolder) -> str:
     if not provider.encrypted_key:
         return ""
     try:
-        return _fernet().decrypt(provider.encrypted_key.encode()).decode()
-    except InvalidToken:
+        return api.unseal(provider.encrypted_key, purpose=PURPOSE)
+    except api.Unreadable:
         raise UnreadableKey(
             f"The stored key of the provider {provider.slug} cannot be read. Enter it again in the admin, "
             "or put the earlier SECRET_KEY into SECRET_KEY_FALLBACKS."
@@ -94,16 +85,3 @@ def value_of(variable: str) -> str:
     if value and not USABLE_KEY.fullmatch(value):
         raise UnreadableKey(f"{variable} holds characters that no key has, such as spaces or line breaks. Set it again.")
     return value
-
-
-def _fernet() -> MultiFernet:
-    return _fernet_of((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
-
-
-@lru_cache(maxsize=4)
-def _fernet_of(secrets: tuple[str | bytes, ...]) -> MultiFernet:
-    return MultiFernet([Fernet(_derived(secret)) for secret in secrets])
-
-
-def _derived(secret: str | bytes) -> bytes:
-    return base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=PURPOSE).derive(force_bytes(secret)))

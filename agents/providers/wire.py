@@ -24,7 +24,9 @@ from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut
 from agents.providers.keys import UnreadableKey, key_of
 from agents.providers.stream import CompletionReader
 from agents.versions.live import ProviderSnapshot
+from observability.logs import without
 from observability.outbound import GuardedTransport, OutboundRefused, new_transport
+from observability.tracing import trace_headers
 
 # How long to wait for the usage, or for the end of the body, once the provider said that the answer is complete.
 _LINGER_S: Final = 2.0
@@ -71,6 +73,7 @@ class OpenAIWire:
             if isinstance(error, UpstreamFailed):
                 error.is_billable |= response is not None
                 _make_loggable(error, provider)
+                error.reason = without(error.reason, [message["content"] for message in request.messages])
             raise
         return answer
 
@@ -80,7 +83,9 @@ class OpenAIWire:
         except UnreadableKey as error:
             raise UpstreamFailed(error.detail, retryable=False) from error
         body = _encode(_body(request, self._model, self._provider.base_url))
-        message = httpx2.Request("POST", endpoint.url, headers=endpoint.headers, content=body, extensions=endpoint.extensions)
+        traced = trace_headers()
+        headers = httpx2.Headers([*endpoint.headers.multi_items(), *traced.items()]) if traced else endpoint.headers
+        message = httpx2.Request("POST", endpoint.url, headers=headers, content=body, extensions=endpoint.extensions)
         try:
             response = await _transport().handle_async_request(message)
         except httpx2.TimeoutException as error:

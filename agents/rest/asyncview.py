@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from agents.chat.refusals import RateLimited
 from agents.rest.authentication import address_of, caller_of
-from observability.api import Visit, admit, client_of, count_request, headers_of, limits, rules_for
+from observability.api import Visit, admit, client_of, count_refusal, count_request, headers_of, limits, rules_for
 from observability.errors import ChatbotError, Unauthorized
 
 # What a request is answered that becomes no turn: not JSON, no such agent, no such key.
@@ -96,6 +96,7 @@ async def _count(request: HttpRequest) -> Mapping[str, str]:
     name = f"key {key_id}" if key_id else client_of(address_of(request))
     verdict = await asyncio.to_thread(count_request, request, scope="api", name=name, per_minute=settings.API_REQUESTS_PER_MINUTE)
     if verdict.refused:
+        count_refusal("rate_limit_api")
         raise RateLimited(verdict, verdict.refused)
     return headers_of(verdict)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.request import Request
 
 from agents.access import Caller, anonymous, caller_with, client_address
+from observability.logs import note
 
 
 async def caller_of(request: Request | HttpRequest) -> Caller:
@@ -17,10 +19,13 @@ async def caller_of(request: Request | HttpRequest) -> Caller:
     """
     authorization = request.headers.get("Authorization")
     if authorization is not None:
-        return await caller_with(authorization)
+        caller = await caller_with(authorization)
+        note(key=caller.key_id)
+        return caller
     return anonymous(address_of(request))
 
 
 def address_of(request: Request | HttpRequest) -> str:
     """Return the address of the client, as far as trusted proxies tell of it."""
-    return client_address(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    told = request.META.get("HTTP_" + settings.CLIENT_ADDRESS_HEADER.upper().replace("-", "_"), "")
+    return client_address(request.META.get("REMOTE_ADDR", ""), told)

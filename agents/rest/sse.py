@@ -16,6 +16,7 @@ from rest_framework.renderers import BaseRenderer
 from agents.chat.answer import answer
 from agents.chat.events import ChatEvent, Delta, Done, Started
 from agents.chat.question import Question
+from observability.api import open_stream
 from observability.errors import ChatbotError, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -67,7 +68,7 @@ async def stream_events(question: Question, request_id: str) -> HttpResponseBase
 async def _as_text(started: Started, events: AsyncGenerator[ChatEvent, None], request_id: str) -> AsyncGenerator[bytes, None]:
     message_id = str(started.message_id)
     number = 0
-    async with aclosing(events):
+    async with aclosing(events), open_stream():
         start = {"message_id": message_id, "session_id": started.session_id, "agent": started.agent, "version": started.version}
         yield _event("start", f"{message_id}:{number}", start)
         try:

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from django.db.models import QuerySet
@@ -102,6 +103,8 @@ class Answering:
     classifier_instruction: str = ""
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
+    log_messages_until: datetime | None = None
+    """Until then the turn's line in the log holds what was said."""
 
     @property
     def is_demo(self) -> bool:
@@ -269,6 +272,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         classifier=_classifier_of(version, simple),
         classifier_instruction=version.classifier_instruction.strip() or WHAT_IS_SIMPLE,
         background=_background_of(version, tuple(choices[:1])),
+        log_messages_until=agent.log_messages_until,
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
+from . import debian
 from .refusal import Refusal
 from .supervisor import say
 
@@ -41,20 +41,7 @@ def _find() -> str:
 
 def _install() -> str:
     # Ubuntu's package only points to a snap, which does not run in containers.
-    if os.geteuid() != 0 or not shutil.which("apt-get") or "ID=debian" not in _os_release():
+    if not debian.can_install():
         return ""
     say("Installing Chromium with apt-get for the browser tests (about 300 MB, a minute or two)")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"]):
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        if done.returncode:
-            say("".join(done.stdout.splitlines(keepends=True)[-5:]) + f"'{' '.join(command)}' failed (above is why).")
-            return ""
-    return _find()
-
-
-def _os_release() -> list[str]:
-    try:
-        return Path("/etc/os-release").read_text().splitlines()
-    except OSError:
-        return []
+    return _find() if debian.install("chromium") else ""

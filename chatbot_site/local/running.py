@@ -54,6 +54,7 @@ def _serve(supervisor: Supervisor, environment: Environment) -> None:
     made["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer")))
     supervisor.folder.write_environment(made)
     env = os.environ | made | {"DJANGO_SETTINGS_MODULE": "chatbot_site.settings.dev", "DATA_DIR": str(environment.data_dir)}
+    env["WEB_CONCURRENCY"] = str(environment.web_concurrency or 1)  # one person tries it out, beside other work
     server = webserver.program(addresses, project=PROJECT_DIR, env=env)
     stamp = Stamp(supervisor.folder.path / "prepared", environment.database_url)
     if stamp.holds():  # nothing to migrate: the server starts while the rest of the set-up is gone through

@@ -17,6 +17,7 @@ from chatbot_site.settings.environment import PROJECT_DIR, Environment
 from chatbot_site.tokenizer import place_ranks
 
 from .chromium import ensure_chromium
+from .debian import ensure_program
 from .folder import DataFolder
 from .processes import Interrupts, StopRequested
 from .running import start_services
@@ -29,6 +30,7 @@ WORKERS: Final = 4
 def test(interrupts: Interrupts, arguments: Sequence[str]) -> int:
     """Run pytest with `arguments`; return its exit code."""
     chromium = ensure_chromium()
+    ensure_program("pgbouncer", package="pgbouncer", tests="the transaction pooler")
     with throw_away_services(interrupts) as env:
         workers = max(2, min(WORKERS, os.cpu_count() or 2))
         command = [sys.executable, "-m", "pytest", "-n", str(workers), *arguments]

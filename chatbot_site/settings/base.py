@@ -11,6 +11,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+from chatbot_site.capacity import web_workers
 from observability.logs import logging_settings
 
 from .environment import PROJECT_DIR, Environment
@@ -47,6 +48,7 @@ INSTALLED_APPS = [
 # Pages: the admin, the chat page, the API's documentation.
 MIDDLEWARE = [
     "chatbot_site.middleware.RequestIdMiddleware",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "chatbot_site.middleware.AdminPolicyMiddleware",
@@ -57,13 +59,15 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "chatbot_site.middleware.PageMetricsMiddleware",
 ]
 # The API knows no cookies: its path runs these only, all of them async (docs/adr/0002-async-path.md).
 API_MIDDLEWARE = [
     "chatbot_site.middleware.RequestIdMiddleware",
     "chatbot_site.middleware.ApiSecurityMiddleware",
 ]
-API_PREFIXES = ("/api/", "/health")
+PROBES = ("/health", "/metrics")  # called by address and every few seconds, by the host's own machines
+API_PREFIXES = ("/api/", *PROBES)
 
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -236,6 +240,12 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "System",
+                "items": [
+                    _sidebar("Log level", "receipt", "observability_loglevel", "may_view_log_level"),
+                ],
+            },
+            {
                 "title": "Who signs in here",
                 "items": [
                     _sidebar("Users", "person", "auth_user", "may_view_people"),
@@ -255,16 +265,22 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "ALLOWED_HOSTS": environment.allowed_hosts,
         "CSRF_TRUSTED_ORIGINS": environment.csrf_trusted_origins,
         "DATABASES": _databases(environment),
+        "DIRECT_DATABASE_URL": environment.direct_database_url,
         "CACHES": _caches(environment),
         "REDIS_URL": environment.redis_url,
         "TRUSTED_PROXIES": environment.trusted_proxies,
-        "WEB_CONCURRENCY": environment.web_concurrency,
+        "CLIENT_ADDRESS_HEADER": environment.client_address_header,
+        "WEB_CONCURRENCY": environment.web_concurrency or web_workers(),
         "ANONYMOUS_REQUESTS_PER_MINUTE": environment.anonymous_requests_per_minute,
         "API_REQUESTS_PER_MINUTE": environment.api_requests_per_minute,
         "SIGN_INS_PER_MINUTE": environment.sign_ins_per_minute,
         "RATELIMIT_USE_CACHE": "limits",
         "RATELIMIT_FAIL_OPEN": True,
         "ALERT_WEBHOOK_URL": environment.alert_webhook_url,
+        "EMAIL_URL": environment.email_url,
+        "METRICS_TOKEN": environment.metrics_token,
+        "METRICS_NEED_TOKEN": True,
+        "WORKER_METRICS_PORT": environment.worker_metrics_port,
         "OUTBOUND_ALLOWED_HOSTS": _allowed_outbound(environment),
         "OPENAI_API_KEY": environment.openai_api_key,
         "DEMO_MODEL_URL": environment.demo_model_url,
@@ -290,6 +306,11 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "DATA_UPLOAD_MAX_MEMORY_SIZE": environment.max_body_bytes,
         "TIKTOKEN_CACHE_DIR": Path(environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"),
         "ENVIRONMENT_NAME": environment.environment_name,
+        "RELEASE": environment.release,
+        "SENTRY_DSN": environment.sentry_dsn,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": environment.otel_exporter_otlp_endpoint,
+        "DATABASE_STAMP": environment.environment_name,  # never a default of ours, such as development's
+        "LOG_LEVEL": environment.log_level,
         "LOGGING": logging_settings(level=environment.log_level, json=True),
     }
 
@@ -298,6 +319,8 @@ def _databases(environment: Environment) -> dict[str, Any]:
     if not environment.database_url:
         return {}
     database: dict[str, Any] = {**dj_database_url.parse(environment.database_url), "CONN_MAX_AGE": 0}
+    # A cursor that outlives its transaction would be another connection's behind a transaction pooler.
+    database["DISABLE_SERVER_SIDE_CURSORS"] = True
     database["OPTIONS"] = database.get("OPTIONS", {}) | {
         # A generic plan is a hundred times slower for an owner of many rows: plan each statement for its values.
         "prepare_threshold": None,
@@ -340,5 +363,6 @@ def _allowed_outbound(environment: Environment) -> list[str]:
         environment.embedding_next_base_url,
         environment.embedder_url,
         environment.alert_webhook_url,
+        environment.email_url,
     )
     return sorted({*environment.outbound_allowed_hosts, *(urlsplit(url).netloc.rpartition("@")[2] for url in named if url)})

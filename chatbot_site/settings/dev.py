@@ -13,6 +13,7 @@ globals().update(base.settings_from(ENVIRONMENT))
 PROVIDER_KEYS = provider_keys(env_file())
 
 DEBUG = False
+METRICS_NEED_TOKEN = False
 SECRET_KEY = ENVIRONMENT.secret_key or get_random_secret_key()
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts or ["localhost", "127.0.0.1", "[::1]"]
 ENVIRONMENT_NAME = ENVIRONMENT.environment_name or "development"

@@ -35,6 +35,10 @@ class Environment(BaseSettings):
     database_url: str = Field(
         default="", description="a PostgreSQL 15 to 18 with pgvector, such as postgres://user:password@host:5432/name"
     )
+    direct_database_url: str = Field(
+        default="",
+        description="the same database without a transaction pooler in between, where DATABASE_URL leads through one",
+    )
     redis_url: str = Field(default="", description="a Redis 6.2+ or Valkey, such as redis://host:6379/0")
     allowed_hosts: CommaSeparated = Field(default=[], description="the host names this server answers to, separated by commas")
 
@@ -48,15 +52,25 @@ class Environment(BaseSettings):
     trusted_proxies: CommaSeparated = Field(
         default=[], description="networks such as 10.0.0.0/8 whose X-Forwarded-For is believed, separated by commas"
     )
+    client_address_header: str = Field(
+        default="X-Forwarded-For",
+        pattern="^(X-Forwarded-For|X-Real-IP)$",
+        description="the header in which trusted proxies tell the client's address: X-Forwarded-For or X-Real-IP",
+    )
     secure_ssl_redirect: bool = Field(
         default=True, description="true or false: whether plain HTTP is redirected to HTTPS (outside development)"
     )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     environment_name: str = Field(
-        default="", max_length=40, description="a name such as production or staging that the admin and the logs show"
+        default="",
+        validate_default=True,
+        max_length=40,
+        description="a name such as production or staging that the admin and the logs show, and that the database is stamped with",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="the TCP port to listen on, 1 to 65535")
-    web_concurrency: int = Field(default=1, ge=1, le=64, description="how many web worker processes to run, 1 to 64")
+    web_concurrency: int | None = Field(
+        default=None, ge=1, le=64, description="how many web worker processes to run, 1 to 64; absent: as many as cores and memory allow"
+    )
     data_dir: Path = Field(default=PROJECT_DIR / ".data", description="the folder in which `make run` keeps its databases and models")
     tiktoken_cache_dir: str = Field(default="", description="the folder that holds tokenizer ranks; absent: inside DATA_DIR")
 
@@ -118,7 +132,34 @@ class Environment(BaseSettings):
     alert_webhook_url: str = Field(
         default="",
         pattern=r"^(https?://\S+)?$",
-        description="the address of a Slack or Discord webhook, or of anything that takes JSON, to tell of budgets that run out",
+        description="the address of a Slack or Discord webhook, or of anything that takes JSON, where every alert goes",
+    )
+    email_url: str = Field(
+        default="",
+        pattern=r"^((smtp|smtps|smtp\+starttls)://\S+)?$",
+        description="the mail server that alerts by e-mail are handed in at, such as smtps://user:password@smtp.example.com:465?from=a@example.com",
+    )
+
+    # --- errors and traces --------------------------------------------------------------------------------------
+    sentry_dsn: str = Field(
+        default="", pattern=r"^(https?://\S+@\S+/\d+)?$", description="the DSN of a Sentry project, to which errors are reported"
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="the address of an OpenTelemetry collector that takes traces over HTTP, such as http://localhost:4318",
+    )
+    release: str = Field(
+        default="", max_length=200, description="what is deployed, such as a version or a commit; reported with errors and traces"
+    )
+
+    # --- metrics ------------------------------------------------------------------------------------------------
+    metrics_token: str = Field(
+        default="",
+        description="a random text that Prometheus has to show as a bearer token; absent: /metrics is closed outside development",
+    )
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="the TCP port on which the worker shows its own metrics, up to 65,535; 0: none"
     )
 
     # --- chat limits --------------------------------------------------------------------------------------------
@@ -193,7 +234,12 @@ class Environment(BaseSettings):
                 raise ValueError(f"{origin} must start with https:// or http://")
         return value
 
-    @field_validator("database_url")
+    @field_validator("environment_name", mode="before")
+    @classmethod
+    def _is_named_by_the_host(cls, value: Any) -> Any:
+        return value or os.environ.get("RAILWAY_ENVIRONMENT_NAME", "")
+
+    @field_validator("database_url", "direct_database_url")
     @classmethod
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in ("postgres", "postgresql"):

@@ -15,6 +15,7 @@ SECRET_KEY = "only-for-tests-only-for-tests-only-for-tests-only-for-tests"  # no
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", "testserver"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SERVESTATIC_USE_FINDERS = True
+WEB_CONCURRENCY = ENVIRONMENT.web_concurrency or 1  # a process's share of a limit must not depend on the machine
 EMBEDDING_CACHE_S = 0  # what an embedder was asked is counted; tests of the cache switch it on
 for _limit in ("ANONYMOUS_REQUESTS_PER_MINUTE", "API_REQUESTS_PER_MINUTE", "SIGN_INS_PER_MINUTE"):
     if _limit not in os.environ:

@@ -24,6 +24,8 @@ import structlog
 from django.core.cache import caches
 
 from memory.embedders.configured import EmbeddingModel
+from observability.api import count_lookups
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +55,7 @@ async def fetch(texts: Sequence[str], *, model: EmbeddingModel) -> dict[str, Vec
     found = {text: vector for text, vector in vectors.items() if vector is not None}
     counts["hits"] += len(found)
     counts["misses"] += len(keys) - len(found)
+    count_lookups("embedding", hits=len(found), misses=len(keys) - len(found))
     return found
 
 
@@ -103,7 +106,7 @@ def _guarded(question: Callable[[], T]) -> T | None:
     try:
         return question()
     except Exception as error:  # of the network, of Redis, or of a value that is no JSON
-        _pause(f"{type(error).__name__}: {error}")
+        _pause(in_words(error))
         return None
 
 

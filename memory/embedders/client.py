@@ -20,6 +20,7 @@ from memory.embedders.cache import Vector
 from memory.embedders.configured import MAX_DIMENSIONS, EmbeddingModel, embedding_model
 from memory.embedders.costs import metered, note_usage
 from memory.embedders.failures import EmbeddingFailed
+from observability.logs import in_words, without
 from observability.outbound import GuardedTransport, new_transport
 
 __all__ = ["EmbeddingFailed", "EmbeddingModel", "Vector", "embed", "embedding_model"]
@@ -77,14 +78,14 @@ async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
         status, answer = await _post({name: value for name, value in body.items() if name != "encoding_format"}, model)
     if status != httpx2.codes.OK:
         said = answer.decode(errors="replace").replace(model.api_key or _NO_KEY, "(the key)")[:_MOST_REASON_CHARS]
-        raise EmbeddingFailed(f"HTTP {status}: {said}", is_final=status in _FINAL_STATUSES)
+        raise EmbeddingFailed(f"HTTP {status}: {without(said, texts)}", is_final=status in _FINAL_STATUSES)
     try:
         found = _decode(answer)
         note_usage(found.usage.prompt_tokens if found.usage else None)
         by_index = {item.index: item.embedding for item in found.data}
         vectors = [_numbers(by_index[index]) for index in range(len(texts))]
     except (msgspec.DecodeError, ValueError, LookupError, struct.error) as error:
-        raise EmbeddingFailed(f"the answer does not hold {len(texts)} vectors: {error!r}") from error
+        raise EmbeddingFailed(f"the answer does not hold {len(texts)} vectors: {in_words(error)}") from error
     return [_checked(vector, model) for vector in vectors]
 
 

@@ -30,6 +30,7 @@ from observability.api import (
     Refusal,
     SettledAttempt,
     budgets_now,
+    count_attempt,
     count_tokens,
     find_calibration,
     find_price,
@@ -164,7 +165,7 @@ async def metered(texts: Sequence[str], *, model: EmbeddingModel) -> AsyncIterat
         _reported.reset(token)
         latency_ms = round((asyncio.get_running_loop().time() - began_at) * 1000)
         ended = SettledAttempt(id=attempt.id, outcome=outcome, price=attempt.price, latency_ms=latency_ms, **_named(attempt))
-        task = _keep(_settle(ended, texts, model, reported=reported, is_billable=is_billable))
+        task = _keep(_settle(ended, texts, model, agent=attempt.agent, reported=reported, is_billable=is_billable))
         if account.waits:
             await asyncio.shield(task)
 
@@ -203,9 +204,13 @@ def _attempt(model: EmbeddingModel, *, payer: Payer, price: Price | None, worst_
     )
 
 
-async def _settle(ended: SettledAttempt, texts: Sequence[str], model: EmbeddingModel, *, reported: _Reported, is_billable: bool) -> None:
+async def _settle(
+    ended: SettledAttempt, texts: Sequence[str], model: EmbeddingModel, *, agent: str, reported: _Reported, is_billable: bool
+) -> None:
     try:
-        await _settling.submit(await _with_usage(ended, texts, model, reported=reported, is_billable=is_billable))
+        ended = await _with_usage(ended, texts, model, reported=reported, is_billable=is_billable)
+        if await _settling.submit(ended):
+            count_attempt(ended, agent=agent)
     except DatabaseError as error:
         log.warning("embedding not settled; it will be as one left behind", attempt=str(ended.id), reason=str(error))
 

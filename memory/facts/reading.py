@@ -31,10 +31,13 @@ from memory.spaces import model_in_use
 from memory.storing import NewPassage
 from memory.turns import PastTurn
 from memory.words import terms
-from observability.api import keep_draining, run_burst
+from observability.api import keep_draining, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
+QUEUE: Final = "facts"
+"""What metrics and alerts call this work."""
 POLL_S: Final = 10.0
 MAX_TURNS: Final = 20
 """How many turns are read together."""
@@ -104,7 +107,7 @@ class _ReadFact:
 
 async def keep_reading_facts(stopping: asyncio.Event, read: FactReader) -> None:
     """Have turns read that are marked until `stopping` is set. What fails is logged and tried again, for a day."""
-    await keep_draining(stopping, lambda: read_due_facts(read), every_s=POLL_S, failed="facts not read")
+    await keep_draining(stopping, lambda: read_due_facts(read), every_s=POLL_S, failed="facts not read", queue=QUEUE)
 
 
 async def read_due_facts(read: FactReader) -> int:
@@ -124,12 +127,13 @@ async def read_due_facts(read: FactReader) -> int:
         raise
     except Exception as error:
         age = datetime.now(UTC) - turns[-1].said_at
-        reason = getattr(error, "reason", "") or f"{type(error).__name__}: {error}"
+        reason = getattr(error, "reason", "") or in_words(error)
         if age > _GIVE_UP_AFTER:
             log.error("facts given up", agent=turns[0].agent, turns=len(turns), reason=reason)
             await run_burst(store_read_facts, turns, [], model=None)
         else:
             wait_s = min(max(age.total_seconds(), _FIRST_WAIT_S), _LONGEST_WAIT_S)  # twice as long each time
+            await note_job_failure(QUEUE, error)
             log.warning("facts not read yet", agent=turns[0].agent, turns=len(turns), reason=reason, retry_in_s=round(wait_s))
             await run_burst(_wait, turns, seconds=wait_s)
     return len(turns)

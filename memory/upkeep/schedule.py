@@ -14,7 +14,8 @@ from django.db import Error as DatabaseError
 from memory.models import UpkeepRun
 from memory.upkeep.policy import Policy
 from memory.upkeep.run import AlreadyRunning, run_upkeep
-from observability.api import is_set_within, run_burst
+from observability.api import is_set_within, note_job_failure, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -42,9 +43,10 @@ async def keep_tidy(stopping: asyncio.Event, policies: Callable[[], Sequence[Pol
         except AlreadyRunning:
             wait_s = _JITTER_S
         except Exception as error:  # a fault of ours must not end the worker either
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
             log.warning("upkeep failed", reason=reason, exc_info=not isinstance(error, DatabaseError))
             wait_s = _AFTER_FAILURE_S
+            await note_job_failure("upkeep", error)
 
 
 def due_in_s(now: datetime | None = None) -> float:

@@ -2,8 +2,9 @@
 
 prices     what models cost        limits     requests and tokens a minute
 budgets    what may be spent       attempts   the ledger, to look at
+levels     how much is logged
 """
 
-from . import attempts, budgets, limits, prices
+from . import attempts, budgets, levels, limits, prices
 
-__all__ = ["attempts", "budgets", "limits", "prices"]
+__all__ = ["attempts", "budgets", "levels", "limits", "prices"]

@@ -1,7 +1,19 @@
-"""The rows of what happened and what it cost: prices, the ledger, its rollups, budgets, limits."""
+"""The rows of what happened and what it cost: prices, the ledger, its rollups, budgets, limits, alerts."""
 
 from __future__ import annotations
 
+from observability.models.alerts import (
+    AlertKind,
+    AlertRule,
+    AlertTarget,
+    Breaker,
+    Incident,
+    JobFailure,
+    Notice,
+    NoticeState,
+    TargetKind,
+    Telling,
+)
 from observability.models.budgets import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice, Period, Reservation
 from observability.models.ledger import (
     Attempt,
@@ -15,24 +27,36 @@ from observability.models.ledger import (
     UsagePerson,
 )
 from observability.models.limits import Limit, LimitScope
+from observability.models.logs import LogLevel
 from observability.models.prices import ModelPrice, PriceSource
 
 __all__ = [
+    "AlertKind",
+    "AlertRule",
+    "AlertTarget",
     "Attempt",
     "AttemptKind",
     "AttemptOutcome",
+    "Breaker",
     "Budget",
     "BudgetPeriod",
     "BudgetScope",
+    "Incident",
+    "JobFailure",
     "Limit",
     "LimitScope",
+    "LogLevel",
     "ModelPrice",
+    "Notice",
+    "NoticeState",
     "OnUnknownPrice",
     "Period",
     "PriceSource",
     "Reservation",
     "RollupState",
     "SavedBy",
+    "TargetKind",
+    "Telling",
     "UsageConversation",
     "UsageDay",
     "UsageHour",

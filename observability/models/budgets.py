@@ -78,10 +78,6 @@ class BudgetPeriod(models.Model):
     reserved_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0, db_default=0)
     spent_tokens = models.BigIntegerField(default=0, db_default=0)
     reserved_tokens = models.BigIntegerField(default=0, db_default=0)
-    told_percent = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="The highest threshold that was told of: 50, 80, 100."
-    )
-    telling_until = models.DateTimeField(null=True, help_text="A worker is telling of it until then.")
     refused_at = models.DateTimeField(null=True, help_text="Since then, calls have been refused: what is left does not cover them.")
 
     class Meta:

@@ -59,7 +59,7 @@ def test_one_line_is_logged_without_query_or_body() -> None:
         asyncio.run(RequestIdMiddleware(view)(request))
     [line] = lines
     assert (line["method"], line["path"], line["status"], line["log_level"]) == ("POST", "/api/x", 418, "info")
-    assert line["duration_ms"] >= 0
+    assert line["latency_ms"] >= 0
     assert "canary" not in json.dumps(line)
 
 

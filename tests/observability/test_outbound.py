@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from observability.outbound import OutboundRefused, is_public, new_client
+from observability.outbound import OutboundRefused, new_client
+from observability.public_addresses import is_public
 
 PRIVATE = [
     "0.0.0.0",  # noqa: S104 - not bound to

@@ -10,7 +10,7 @@ import pytest
 
 from chatbot_site.local import postgresql
 from chatbot_site.local.processes import Interrupts
-from tests.live_server import PROJECT_DIR
+from tests.live_server import METRICS_TOKEN, PROJECT_DIR
 from tests.upstream import Gate, Reply
 from tests.waiting import eventually
 
@@ -65,6 +65,26 @@ def chat(database, upstream, start_server):
         chat.client = client
         chat.slug = slug
         yield chat
+
+
+def test_metrics_are_told_without_postgresql(chat, database):
+    def scrape():
+        text = chat.client.get("/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))}
+
+    assert chat().status_code == 200
+    told = scrape()
+    done = f'chatbot_messages_total{{agent="{chat.slug}",outcome="done"}}'
+    waiting = 'chatbot_jobs_waiting{queue="summaries"}'
+    assert (told["chatbot_database_up"], told[done], told[waiting]) == (1, 1, 0)
+    database.stop()
+    started = time.monotonic()
+    told = scrape()
+    assert time.monotonic() - started < 3
+    assert (told["chatbot_database_up"], told[done]) == (0, 1)
+    assert waiting not in told  # unknown is not none
+    database.start()
+    eventually(lambda: scrape()["chatbot_database_up"] == 1, what="the database is up again")
 
 
 def test_postgresql_gone_is_a_quick_503_and_recovery_needs_no_restart(chat, database):

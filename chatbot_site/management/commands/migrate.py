@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import psycopg
 from django.core.management.commands.migrate import Command as Migrate
+from django.db import DEFAULT_DB_ALIAS
 
+from chatbot_site.stamp import stamp_database
 from observability.api import connection_parameters
 
 # An arbitrary number, this command's own among the advisory locks of a database.
@@ -24,6 +26,8 @@ class Command(Migrate):
     def handle(self, *args: Any, **options: Any) -> None:
         with _alone(options["database"]):
             super().handle(*args, **options)
+            if options["database"] == DEFAULT_DB_ALIAS:
+                stamp_database()
 
 
 @contextlib.contextmanager

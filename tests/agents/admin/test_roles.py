@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from agents.models import Agent, AgentVersion, Provider, Publication
 from memory.models import Conversation, Erasure, MemoryOwner, Subject, Turn, TurnState, UpkeepRun
-from observability.models import Attempt, Budget, Limit, ModelPrice
+from observability.models import Attempt, Budget, Limit, LogLevel, ModelPrice
 from tests.factories import make_agent, make_key, make_passage, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
@@ -31,6 +31,7 @@ AGENT_READING = {
     "admin:agents_agent_recall",
     "admin:agents_agent_route",
     "admin:agents_agent_named",
+    "admin:agents_agent_log_messages",  # who may use it: test_logged_messages.py
 }
 AGENT_WRITING = {
     "admin:agents_agent_add",
@@ -64,6 +65,7 @@ COST = {
     for model in ("modelprice", "budget", "limit")
     for page in ("changelist", "add", "change", "delete", "history")
 } | {f"admin:observability_attempt_{page}" for page in ("changelist", "change", "history")}
+LOG_LEVEL = {f"admin:observability_loglevel_{page}" for page in ("changelist", "add", "change", "history", "restore")}
 LOOKED_AT = ("conversation", "turn", "subject", "erasure", "upkeeprun")
 READ_ONLY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("changelist", "change", "history")}
 PEOPLE_WRITING = {"admin:memory_subject_erase"}
@@ -74,15 +76,17 @@ SUPERUSER_ONLY = {
     "admin:agents_keyowner_delete",
     "admin:auth_user_password_change",
 } | {f"admin:auth_{model}_{page}" for model in ("user", "group") for page in ("add", "delete")}
-NOBODY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")} | {
-    f"admin:observability_attempt_{page}" for page in ("add", "delete")
-}
+NOBODY = (
+    {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")}
+    | {f"admin:observability_attempt_{page}" for page in ("add", "delete")}
+    | {"admin:observability_loglevel_delete"}
+)
 # Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
 ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
 
 EDITING = AGENT_WRITING | KNOWLEDGE_WRITING
 READING = STAFF | AGENT_READING | KNOWLEDGE_READING
-OPERATING = READING | PROVIDER | KEYS | COST | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
+OPERATING = READING | PROVIDER | KEYS | COST | LOG_LEVEL | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
 ALLOWED = {
     "editor": READING | EDITING,
     "operator": OPERATING,
@@ -132,6 +136,7 @@ def addresses(db: None) -> dict[str, str]:
         "observability_modelprice": ModelPrice.objects.create(provider="p", model="m", input_usd=1, output_usd=1, effective_from=now).pk,
         "observability_budget": Budget.objects.create(name="All", limit_usd=1).pk,
         "observability_limit": Limit.objects.create(scope="key").pk,
+        "observability_loglevel": LogLevel.objects.create(level="DEBUG", set_at=now, until=now, set_by="anna").pk,
         "observability_attempt": Attempt.objects.create(id=uuid.uuid4(), kind="chat", started_at=now, deadline_at=now).pk,
     }
     passage = make_passage(collection, "Tea costs 2 euros.")
@@ -191,7 +196,7 @@ def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Clien
 EVERY_PAGE = [
     *("Overview", "Agents", "Providers", "API keys", "Key owners"),
     *("Cost overview", "Budgets", "Limits", "Prices", "Ledger", "Conversations", "Turns", "Upkeep"),
-    *("People", "Shared knowledge", "Erasures", "Users", "Groups"),
+    *("People", "Shared knowledge", "Erasures", "Log level", "Users", "Groups"),
 ]
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from chatbot_site.local import chromium
+from chatbot_site.local import chromium, debian
 from chatbot_site.local.refusal import Refusal
 
 
@@ -48,7 +48,7 @@ def test_a_wrong_name_is_refused(machine_without_chromium, monkeypatch):
 
 def test_root_on_debian_installs_it(machine_without_chromium, monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(chromium, "_os_release", lambda: ["ID=debian"])
+    monkeypatch.setattr(debian, "os_release", lambda: ["ID=debian"])
     installer = machine_without_chromium / "apt-get"
     chromium_path = machine_without_chromium / "chromium"
     makes_it = f"echo '#!/bin/sh' > {chromium_path}; /bin/chmod 755 {chromium_path}"
@@ -60,10 +60,38 @@ def test_root_on_debian_installs_it(machine_without_chromium, monkeypatch, capsy
 
 def test_a_failing_installation_is_explained(machine_without_chromium, monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(chromium, "_os_release", lambda: ["ID=debian"])
+    monkeypatch.setattr(debian, "os_release", lambda: ["ID=debian"])
     add_program(machine_without_chromium, "apt-get")
     (machine_without_chromium / "apt-get").write_text("#!/bin/sh\necho no network\nexit 100\n")
     assert chromium.ensure_chromium() == ""
     said = capsys.readouterr().out
     assert "no network" in said
     assert "'apt-get update -q' failed" in said
+
+
+@pytest.fixture
+def machine_without_a_pooler(machine_without_chromium, monkeypatch):
+    monkeypatch.setattr(debian, "_PATH", str(machine_without_chromium))
+    return machine_without_chromium
+
+
+def ensure_pooler():
+    return debian.ensure_program("pgbouncer", package="pgbouncer", tests="the transaction pooler")
+
+
+def test_another_program_is_found_said_aloud_or_demanded(machine_without_a_pooler, monkeypatch, capsys):
+    monkeypatch.setattr(debian, "can_install", lambda: False)
+    assert ensure_pooler() == ""
+    assert "No pgbouncer was found: the tests of the transaction pooler will be skipped." in capsys.readouterr().out
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(Refusal, match="under CI=true the tests of the transaction pooler may not be skipped"):
+        ensure_pooler()
+    path = add_program(machine_without_a_pooler, "pgbouncer")
+    assert ensure_pooler() == path
+
+
+def test_another_program_is_installed(machine_without_a_pooler, monkeypatch):
+    installed = []
+    monkeypatch.setattr(debian, "can_install", lambda: True)
+    monkeypatch.setattr(debian, "install", lambda package: installed.append(add_program(machine_without_a_pooler, package)))
+    assert ensure_pooler() == installed[0]

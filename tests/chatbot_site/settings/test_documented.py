@@ -16,7 +16,7 @@ LINES = {name: (default, words) for words, name, default in re.findall(r"^# (.*)
 
 def written(value):
     """How a default stands in a file."""
-    if value in ("", []):
+    if value in ("", [], None):
         return ""
     if isinstance(value, bool):
         return str(value).lower()
