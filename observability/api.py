@@ -38,7 +38,7 @@ from observability.tokens import (
     count_tokens_of_prompt,
     most_tokens,
 )
-from observability.usage import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.usage import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
 
 __all__ = [
     "FREE",
@@ -75,6 +75,7 @@ __all__ = [
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
     "dearest_conversations",
+    "dearest_people",
     "find_calibration",
     "find_price",
     "forecast_usd",
