@@ -194,15 +194,16 @@ def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
         return [Failure(**dict(zip(Failure.__slots__, row, strict=True))) for row in cursor.fetchall()]
 
 
-def forecast_usd(today: date) -> Decimal:
-    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days.
+def forecast_usd(today: date, *, agents: Sequence[str] | None = None, keys: Sequence[str] | None = None) -> Decimal:
+    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days; of `agents` and `keys` alone.
 
     Where there was nothing before, days are counted from the first one; on that day itself, as if all were like it so far.
     """
     month_first = today.replace(day=1)
     month_after = (month_first + timedelta(days=32)).replace(day=1)
-    spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today))), Decimal(0))
-    lately = report_usage(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
+    spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today, agents=agents, keys=keys))), Decimal(0))
+    fortnight = Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today, agents=agents, keys=keys)
+    lately = report_usage(fortnight, by=("day",))
     each_day: Decimal
     before = [line for line in lately if line.group["day"] < today]
     if before:
