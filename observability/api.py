@@ -12,7 +12,6 @@ from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.ledger import (
     NewAttempt,
     SettledAttempt,
-    keep_settling_orphans,
     promise_attempts,
     record_cached,
     settle_attempts,
@@ -21,6 +20,7 @@ from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
 from observability.naming import name_things_by
+from observability.orphans import keep_settling_orphans
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
 from observability.redis import PREFIX, RedisDown, Script, redis_call
