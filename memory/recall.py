@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -26,12 +27,14 @@ from memory.embedders.configured import EmbeddingModel, usable_models
 from memory.embedders.costs import Payer, Terms, charged_to, give_back, promise, terms_of
 from memory.isolation import act_for, stop_acting
 from memory.question import Asked, read_question
-from memory.ranking import Ranked, rank, steady_plans
+from memory.ranking import Ranked, rank
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
 from observability.api import NewAttempt, Refusal, run_burst
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
 QUESTION_CHARS: Final = 2000
@@ -171,32 +174,39 @@ async def _recall_from(sources: Sources, wish: Wish) -> tuple[tuple[Ranked, ...]
     everything_sent = room.sent.issuperset(wish.in_view) and all(source.is_all_in_view for source in sources.owners)
     if room.tokens < 1 or everything_sent:
         return (), ()
-    ranked = await rank_passages(wish.question, sources=sources, not_turns=tuple(room.sent))
-    choice = await asyncio.to_thread(
+    choose_from = partial(
         choose,
-        ranked,
         question=wish.question,
         limit=wish.limit,
         budget_tokens=room.tokens,
         tokens_of=wish.tokens_of,
         threshold=wish.threshold,
     )
+    choice = await _with_ranked(choose_from, wish.question, sources=sources, not_turns=tuple(room.sent))
     return choice.passages, choice.left_out
 
 
-async def rank_passages(question: str, *, sources: Sources, not_turns: Sequence[UUID] = (), most: int = POOL) -> list[Ranked]:
+async def rank_passages(question: str, *, sources: Sources, most: int = POOL) -> list[Ranked]:
     """Return the `most` passages of `sources` that score highest for `question`, the best first.
-
-    No connection is held while the question is embedded.
 
     Raises:
         EmbeddingFailed: the question could not be embedded.
         TooSlow: the database took longer than MEMORY_DEADLINE_MS.
         django.db.Error: it did not answer.
     """
+    return await _with_ranked(list, question, sources=sources, most=most)
+
+
+async def _with_ranked(
+    then: Callable[[list[Ranked]], T], question: str, *, sources: Sources, not_turns: Sequence[UUID] = (), most: int = POOL
+) -> T:
+    """Return what `then` makes of the passages that score highest, in the thread that fetched them: another one would have to wake up.
+
+    No connection is held while the question is embedded.
+    """
     asked = read_question(question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
     [embedding] = await embed([asked.to_embed], model=sources.model)
-    return await run_burst(_rank_in_time, asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)
+    return await run_burst(lambda: then(_rank_in_time(asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)))
 
 
 class TooSlow(Exception):
@@ -211,8 +221,7 @@ def _rank_in_time(asked: Asked, *, sources: Sources, embedding: Sequence[float],
     Raises:
         TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
     """
-    act_for([source.owner_id for source in sources.owners])
-    steady_plans(timeout_ms=settings.MEMORY_DEADLINE_MS)
+    act_for([source.owner_id for source in sources.owners], timeout_ms=settings.MEMORY_DEADLINE_MS)
     try:
         ranked = [
             passage
