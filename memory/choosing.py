@@ -60,6 +60,9 @@ def choose(
     A passage that does not fit is passed over, not the end. What says the same as another is left out, and so is what says little
     else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers. Where
     `question` was asked before in the same words, that tells nothing new and is left out.
+
+    Args:
+        tokens_of: what a passage costs: one for each of its words or more.
     """
     tokens = _Tokens(ranked, tokens_of)
     values = _Values(ranked, tokens, threshold=threshold)
@@ -67,7 +70,7 @@ def choose(
     choosing = _Choosing(
         ranked, tokens, told_by_facts, question=question, threshold=threshold, passages_left=limit, tokens_left=budget_tokens
     )
-    for place in values.best_first():
+    for place in values.best_first(may_fit=choosing.may_fit):
         if choosing.is_full:
             break
         choosing.consider(place)
@@ -104,20 +107,22 @@ class _Values(dict[int, float]):
         value = self[place] = self._less_length(place, lambda: self._tokens[place])
         return value
 
-    def best_first(self) -> Iterator[int]:
-        """Give the places, the most valuable first. No more tokens are counted than it takes: a text has at least one for each word."""
+    def best_first(self, *, may_fit: Callable[[int], bool]) -> Iterator[int]:
+        """Give the places that may fit, the most valuable first. No more tokens are counted than it takes."""
         waiting = [(-(self[place] if place in self else self._at_most(place)), place) for place in range(len(self._ranked))]
         heapq.heapify(waiting)
         while waiting:
             at_most, place = waiting[0]
-            if -self[place] > at_most:
+            if not may_fit(place):
+                heapq.heappop(waiting)
+            elif -self[place] > at_most:
                 heapq.heapreplace(waiting, (-self[place], place))
             else:
                 heapq.heappop(waiting)
                 yield place
 
     def _at_most(self, place: int) -> float:
-        return self._less_length(place, lambda: max(len(self._ranked[place].text.split()), 1))
+        return self._less_length(place, lambda: _fewest_tokens(self._ranked[place]))
 
     def _less_length(self, place: int, length: Callable[[], int]) -> float:
         score = self._ranked[place].score
@@ -154,12 +159,17 @@ class _Choosing:
     def is_full(self) -> bool:
         return self._passages_left < 1
 
+    def may_fit(self, place: int) -> bool:
+        """Tell whether a passage may be within the budget, without counting its tokens."""
+        return _fewest_tokens(self._ranked[place]) <= self._tokens_left
+
     def leave_the_rest(self) -> None:
-        """Note why the passages that were not considered any more are left out."""
+        """Note why the passages that were not considered are left out."""
         for place, passage in enumerate(self._ranked):
             if place not in self.chosen:
                 below = self._threshold and passage.score < self._threshold
-                self.left_out.setdefault(place, WhyNot.BELOW_THRESHOLD if below else WhyNot.OVER_LIMIT)
+                over = WhyNot.OVER_LIMIT if self.is_full else WhyNot.OVER_BUDGET
+                self.left_out.setdefault(place, WhyNot.BELOW_THRESHOLD if below else over)
 
     def consider(self, place: int) -> None:
         if place in self.chosen:
@@ -201,6 +211,11 @@ class _Choosing:
         """Return the question without which `passage` says little: the one it answers in a few words."""
         answers = passage.features.get("answers_question", 0.0) >= _SURELY_ANSWERS
         return self._places.get((passage.owner_id, passage.seq - 1)) if answers and len(words(passage.text)) <= _SHORT_WORDS else None
+
+
+def _fewest_tokens(passage: Ranked) -> int:
+    """A text has at least one token for each of its words."""
+    return max(len(passage.text.split()), 1)
 
 
 def _told_by_facts(ranked: Sequence[Ranked], values: _Values, *, threshold: float) -> set[int]:
