@@ -11,8 +11,7 @@ from memory.elsewhere import SubjectErased
 from memory.embedders.cache import forget_texts
 from memory.embedders.configured import usable_models
 from memory.parts import parts
-from memory.question import in_first_person
-from memory.recall import QUESTION_CHARS
+from memory.question import QUESTION_CHARS, in_first_person
 from memory.words import sentences, strip_names
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -59,18 +60,21 @@ def choose(
     A passage that does not fit is passed over, not the end. What says the same as another is left out, and so is what says little
     else than a fact that was read from it, in favour of the fact. A short answer brings the question along that it answers. Where
     `question` was asked before in the same words, that tells nothing new and is left out.
+
+    Args:
+        tokens_of: what a passage costs: one for each of its words or more.
     """
     tokens = _Tokens(ranked, tokens_of)
-    values = [
-        -math.inf if threshold and passage.score < threshold else passage.score - _PRICE_OF_LENGTH * math.log(tokens[place])
-        for place, passage in enumerate(ranked)
-    ]
+    values = _Values(ranked, tokens, threshold=threshold)
     told_by_facts = _told_by_facts(ranked, values, threshold=threshold)
     choosing = _Choosing(
         ranked, tokens, told_by_facts, question=question, threshold=threshold, passages_left=limit, tokens_left=budget_tokens
     )
-    for place in sorted(range(len(ranked)), key=lambda place: -values[place]):
+    for place in values.best_first(may_fit=choosing.may_fit):
+        if choosing.is_full:
+            break
         choosing.consider(place)
+    choosing.leave_the_rest()
     return Choice(
         tuple(ranked[place] for place in sorted(choosing.chosen)),
         tuple(LeftOut(ranked[place], choosing.left_out[place]) for place in sorted(choosing.left_out.keys() - choosing.chosen)),
@@ -78,7 +82,7 @@ def choose(
 
 
 class _Tokens(dict[int, int]):
-    """What each of `ranked` costs, by place, counted when it is asked for: of most that score too low never."""
+    """What each of `ranked` costs, by place, counted when it is asked for: of most never."""
 
     def __init__(self, ranked: Sequence[Ranked], tokens_of: Callable[[Ranked], int]) -> None:
         super().__init__()
@@ -88,6 +92,41 @@ class _Tokens(dict[int, int]):
     def __missing__(self, place: int) -> int:
         cost = self[place] = max(self._tokens_of(self._ranked[place]), 1)
         return cost
+
+
+class _Values(dict[int, float]):
+    """What each of `ranked` is worth, by place, known when it is asked for, as its tokens have to be counted for that."""
+
+    def __init__(self, ranked: Sequence[Ranked], tokens: _Tokens, *, threshold: float) -> None:
+        super().__init__()
+        self._ranked = ranked
+        self._tokens = tokens
+        self._threshold = threshold
+
+    def __missing__(self, place: int) -> float:
+        value = self[place] = self._less_length(place, lambda: self._tokens[place])
+        return value
+
+    def best_first(self, *, may_fit: Callable[[int], bool]) -> Iterator[int]:
+        """Give the places that may fit, the most valuable first. No more tokens are counted than it takes."""
+        waiting = [(-(self[place] if place in self else self._at_most(place)), place) for place in range(len(self._ranked))]
+        heapq.heapify(waiting)
+        while waiting:
+            at_most, place = waiting[0]
+            if not may_fit(place):
+                heapq.heappop(waiting)
+            elif -self[place] > at_most:
+                heapq.heapreplace(waiting, (-self[place], place))
+            else:
+                heapq.heappop(waiting)
+                yield place
+
+    def _at_most(self, place: int) -> float:
+        return self._less_length(place, lambda: _fewest_tokens(self._ranked[place]))
+
+    def _less_length(self, place: int, length: Callable[[], int]) -> float:
+        score = self._ranked[place].score
+        return -math.inf if self._threshold and score < self._threshold else score - _PRICE_OF_LENGTH * math.log(length())
 
 
 class _Choosing:
@@ -116,6 +155,22 @@ class _Choosing:
         self._said: set[tuple[str, ...]] = set()
         self._places = {(passage.owner_id, passage.seq): place for place, passage in enumerate(ranked)}
 
+    @property
+    def is_full(self) -> bool:
+        return self._passages_left < 1
+
+    def may_fit(self, place: int) -> bool:
+        """Tell whether a passage may be within the budget, without counting its tokens."""
+        return _fewest_tokens(self._ranked[place]) <= self._tokens_left
+
+    def leave_the_rest(self) -> None:
+        """Note why the passages that were not considered are left out."""
+        for place, passage in enumerate(self._ranked):
+            if place not in self.chosen:
+                below = self._threshold and passage.score < self._threshold
+                over = WhyNot.OVER_LIMIT if self.is_full else WhyNot.OVER_BUDGET
+                self.left_out.setdefault(place, WhyNot.BELOW_THRESHOLD if below else over)
+
     def consider(self, place: int) -> None:
         if place in self.chosen:
             return
@@ -142,7 +197,7 @@ class _Choosing:
             return WhyNot.THE_QUESTION
         if passage.id in self._told or said in self._said:
             return WhyNot.DUPLICATE
-        if not self._passages_left:
+        if self.is_full:
             return WhyNot.OVER_LIMIT
         return WhyNot.OVER_BUDGET if self._tokens[place] > self._tokens_left else None
 
@@ -158,7 +213,12 @@ class _Choosing:
         return self._places.get((passage.owner_id, passage.seq - 1)) if answers and len(words(passage.text)) <= _SHORT_WORDS else None
 
 
-def _told_by_facts(ranked: Sequence[Ranked], values: list[float], *, threshold: float) -> set[int]:
+def _fewest_tokens(passage: Ranked) -> int:
+    """A text has at least one token for each of its words."""
+    return max(len(passage.text.split()), 1)
+
+
+def _told_by_facts(ranked: Sequence[Ranked], values: _Values, *, threshold: float) -> set[int]:
     """Return the ids of passages in whose place a fact is told, and raise the facts' `values` to theirs."""
     places = {passage.id: place for place, passage in enumerate(ranked)}
     told = set()

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 ROLE: Final = "chatbot_app"
 # One round trip; both last until the transaction ends, so a pooled connection never carries them into the next.
 _ACT: Final = "SELECT set_config('app.owners', %s, true), set_config('role', %s, true)"
+_AND_END: Final = ", set_config('statement_timeout', %s, true)"
 _STANDING: Final = """
     SELECT rolsuper OR rolbypassrls,
            EXISTS (SELECT FROM pg_roles WHERE rolname = %s AND NOT rolsuper AND NOT rolbypassrls)
@@ -40,14 +41,19 @@ class Standing:
         return self.may_take_role or not self.is_above_it
 
 
-def act_for(owner_ids: Collection[int]) -> None:
+def act_for(owner_ids: Collection[int], *, timeout_ms: int | None = None) -> None:
     """From here to the end of the transaction, see and write the memories of these owners alone.
 
-    Must be called inside a transaction: outside of one it would last no longer than itself, and everything be hidden.
+    A statement that takes longer than `timeout_ms` is ended. Must be called inside a transaction: outside of one it would last no
+    longer than itself, and everything be hidden.
     """
     role = ROLE if _standing(connection.alias).may_take_role else "none"
     with connection.cursor() as cursor:
-        cursor.execute(_ACT, ["{" + ",".join(str(int(id)) for id in owner_ids) + "}", role])
+        owners = "{" + ",".join(str(int(id)) for id in owner_ids) + "}"
+        if timeout_ms is None:
+            cursor.execute(_ACT, [owners, role])
+        else:
+            cursor.execute(_ACT + _AND_END, [owners, role, str(timeout_ms)])
 
 
 def stop_acting() -> None:

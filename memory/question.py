@@ -10,6 +10,8 @@ from typing import Final
 
 from memory.words import strip_names, terms
 
+# What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
+QUESTION_CHARS: Final = 2000
 # A date without a year may mean any of this many years back.
 _YEARS_BACK: Final = 20
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

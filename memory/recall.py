@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -21,12 +22,12 @@ from django.db import OperationalError
 from psycopg.errors import QueryCanceled
 
 from memory.choosing import LeftOut, choose
-from memory.embedders.client import embed
 from memory.embedders.configured import EmbeddingModel, usable_models
 from memory.embedders.costs import Payer, Terms, charged_to, give_back, promise, terms_of
+from memory.head_start import HeadStart, embed_question, head_start
 from memory.isolation import act_for, stop_acting
-from memory.question import Asked, read_question
-from memory.ranking import Ranked, rank, steady_plans
+from memory.question import QUESTION_CHARS, Asked, read_question
+from memory.ranking import Ranked, rank
 from memory.sources import Sources, Whose, find_sources
 from memory.words import is_filler
 from observability.api import NewAttempt, Refusal, count_recall, run_burst
@@ -34,8 +35,8 @@ from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
-# What a question is about stands in its beginning; the rest of a pasted document would only slow recall down.
-QUESTION_CHARS: Final = 2000
+T = TypeVar("T")
+
 # A greeting or thanks needs no memory; "Who am I?" has no more telling words than they have, but asks.
 _ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNORECASE)
 # How many of the best passages are weighed against each other for the token budget.
@@ -136,6 +137,13 @@ async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     models = usable_models()
     if not models:
         return (), ()
+    with head_start(wish.question, models) as ahead:
+        return await _recall_with(models, wish, ahead)
+
+
+async def _recall_with(
+    models: Sequence[EmbeddingModel], wish: Wish, ahead: HeadStart | None
+) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     finding = asyncio.ensure_future(run_burst(_find, wish, models=models, terms=await terms_of(models)))
     try:
         sources, promised = await asyncio.shield(finding)
@@ -145,7 +153,7 @@ async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     if sources is None:
         return (), ()
     with charged_to(_payer_of(wish), promised=promised, waits=False):
-        return await _recall_from(sources, wish)
+        return await _recall_from(sources, wish, ahead)
 
 
 def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None) -> tuple[Sources | None, NewAttempt | Refusal | None]:
@@ -168,37 +176,53 @@ def _payer_of(wish: Wish) -> Payer:
     return Payer(agent=whose.agent, key=wish.key, conversation_id=whose.conversation_id or 0, subject_id=whose.subject_id or 0)
 
 
-async def _recall_from(sources: Sources, wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
+async def _recall_from(sources: Sources, wish: Wish, ahead: HeadStart | None) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
     room = wish.room if isinstance(wish.room, Room) else await wish.room()
     everything_sent = room.sent.issuperset(wish.in_view) and all(source.is_all_in_view for source in sources.owners)
     if room.tokens < 1 or everything_sent:
         return (), ()
-    ranked = await rank_passages(wish.question, sources=sources, not_turns=tuple(room.sent))
-    choice = await asyncio.to_thread(
+    choose_from = partial(
         choose,
-        ranked,
         question=wish.question,
         limit=wish.limit,
         budget_tokens=room.tokens,
         tokens_of=wish.tokens_of,
         threshold=wish.threshold,
     )
+    choice = await _with_ranked(choose_from, wish.question, sources=sources, not_turns=tuple(room.sent), ahead=ahead)
     return choice.passages, choice.left_out
 
 
-async def rank_passages(question: str, *, sources: Sources, not_turns: Sequence[UUID] = (), most: int = POOL) -> list[Ranked]:
+async def rank_passages(question: str, *, sources: Sources, most: int = POOL) -> list[Ranked]:
     """Return the `most` passages of `sources` that score highest for `question`, the best first.
-
-    No connection is held while the question is embedded.
 
     Raises:
         EmbeddingFailed: the question could not be embedded.
         TooSlow: the database took longer than MEMORY_DEADLINE_MS.
         django.db.Error: it did not answer.
     """
+    return await _with_ranked(list, question, sources=sources, most=most)
+
+
+async def _with_ranked(
+    then: Callable[[list[Ranked]], T],
+    question: str,
+    *,
+    sources: Sources,
+    not_turns: Sequence[UUID] = (),
+    most: int = POOL,
+    ahead: HeadStart | None = None,
+) -> T:
+    """Return what `then` makes of the passages that score highest, in the thread that fetched them: another one would have to wake up.
+
+    No connection is held while the question is embedded.
+    """
     asked = read_question(question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
-    [embedding] = await embed([asked.to_embed], model=sources.model)
-    return await run_burst(_rank_in_time, asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)
+    if ahead is None:
+        [embedding] = await embed_question(asked.to_embed, model=sources.model)
+    else:
+        embedding = await ahead.embedding(asked.to_embed, model=sources.model)
+    return await run_burst(lambda: then(_rank_in_time(asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)))
 
 
 class TooSlow(Exception):
@@ -213,8 +237,7 @@ def _rank_in_time(asked: Asked, *, sources: Sources, embedding: Sequence[float],
     Raises:
         TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
     """
-    act_for([source.owner_id for source in sources.owners])
-    steady_plans(timeout_ms=settings.MEMORY_DEADLINE_MS)
+    act_for([source.owner_id for source in sources.owners], timeout_ms=settings.MEMORY_DEADLINE_MS)
     try:
         ranked = [
             passage

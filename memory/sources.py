@@ -13,30 +13,16 @@ from memory.embedders.client import EmbeddingModel
 from memory.isolation import act_for
 from memory.models import OwnerKind
 from memory.question import Voices
-from memory.ranking import OF_SESSION
 
-# One row for each owner, whatever it has; none where no vectors are in use yet.
+# Functions of the database (migration 0010). One row for each owner, whatever it has; none where no vectors are in use yet.
 _OWNERS: Final = """
-    SELECT space.id, space.model, space.dimensions, owner.id, owner.kind, owner.user_name, owner.agent_name
-    FROM memory_embeddingspace space
-    CROSS JOIN (
-        SELECT * FROM memory_owner WHERE kind = 'person' AND agent = %(agent)s AND subject_id = coalesce(
-            %(subject)s, (SELECT subject_id FROM memory_conversation WHERE id = %(conversation)s AND agent = %(agent)s)
-        )
-        UNION ALL SELECT * FROM memory_owner WHERE kind = 'agent' AND agent = %(agent)s
-        UNION ALL SELECT * FROM memory_owner WHERE kind = 'shared' AND collection = ANY(%(knowledge)s::text[])
-    ) AS owner
-    WHERE space.is_active
+    SELECT space_id, model, dimensions, owner_id, kind, user_name, agent_name
+    FROM memory_owners(%(agent)s, %(subject)s, %(conversation)s, %(knowledge)s::text[])
 """
 # Which of them have any, and which have more than what was said in the turns that the prompt may hold anyway.
 _WITH_MEMORIES: Final = """
-    SELECT owner.id, EXISTS (
-        SELECT FROM memory_passage
-        WHERE owner_id = owner.id AND valid_until IS NULL AND {of_session} AND (turn_id IS NULL OR turn_id <> ALL(%(in_view)s::uuid[]))
-    )
-    FROM unnest(%(owners)s::bigint[], %(sessions)s::bigint[]) AS owner (id, session)
-    WHERE EXISTS (SELECT FROM memory_passage WHERE owner_id = owner.id AND valid_until IS NULL AND {of_session})
-""".replace("{of_session}", OF_SESSION.replace("%(session)s", "owner.session"))
+    SELECT owner_id, has_more FROM memory_holders(%(owners)s::bigint[], %(sessions)s::bigint[], %(in_view)s::uuid[])
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,6 @@ from observability.jobs import note_job_failure
 from observability.ledger import (
     NewAttempt,
     SettledAttempt,
-    keep_settling_orphans,
     promise_attempts,
     record_cached,
     settle_attempts,
@@ -37,6 +36,7 @@ from observability.limits import admit, leave
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.money import usd
 from observability.naming import name_things_by
+from observability.orphans import keep_settling_orphans
 from observability.polled import Polled
 from observability.prices import FREE, Price, find_price
 from observability.queues import Queue, Waiting, jobs_waiting, register_queue
@@ -57,7 +57,7 @@ from observability.tokens import (
     count_tokens_of_prompt,
     most_tokens,
 )
-from observability.usage import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.usage import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
 from observability.worker_metrics import keep_serving_metrics
 
 __all__ = [
@@ -109,6 +109,7 @@ __all__ = [
     "count_tokens_of_prompt",
     "count_turn",
     "dearest_conversations",
+    "dearest_people",
     "find_calibration",
     "find_price",
     "forecast_usd",

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from observability.models import Budget, BudgetScope, OnUnknownPrice, Period
+from observability.models import Budget, BudgetScope, OnUnknownPrice
+from observability.periods import period_of
 from observability.polled import Polled
 from observability.rollups import IN_NO_SUM
 from observability.statements import Statement, run_together
@@ -256,22 +256,6 @@ def active_budgets() -> list[Budget]:
 
 budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.0)
 """The budgets that hold, as this process last read them."""
-
-
-def period_of(budget: Budget, at: datetime) -> tuple[datetime, datetime]:
-    """Return when the period of `budget` that `at` is in begins and ends, in the budget's own time zone."""
-    zone = ZoneInfo(budget.time_zone)
-    midnight = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    if budget.period == Period.DAY:
-        first = midnight
-        after = midnight + timedelta(days=1)  # wall time: a day with a change of clocks has 23 or 25 hours
-    elif budget.period == Period.WEEK:
-        first = midnight - timedelta(days=midnight.weekday())
-        after = first + timedelta(days=7)
-    else:
-        first = midnight.replace(day=1)
-        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
-    return first, after
 
 
 def _periods_of(claim: Claim, budgets: Sequence[Budget]) -> dict[_PeriodKey, datetime]:

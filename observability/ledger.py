@@ -6,7 +6,6 @@ within the same few milliseconds share a transaction (`observability.bursts`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,22 +13,14 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-from django.db import connection, transaction
+from django.db import connection
 
 from observability.budgets import Claim, Refusal, reserve, settle_reservations
-from observability.bursts import run_burst
-from observability.counting import Orphan, count_orphans
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.prices import Price
-from observability.rounds import keep_doing
 
-log = structlog.get_logger(__name__)
-
-_EVERY_S: Final = 10.0
-_MOST_ORPHANS: Final = 500
 # By these numbers the sums know what they have seen (`observability.rollups`).
-_NUMBER: Final = """
+NUMBER: Final = """
     pg_current_xact_id()::text::bigint + coalesce((SELECT xid_offset FROM observability_rollupstate WHERE id = 1), 0)
 """
 _OPEN: Final = """
@@ -52,7 +43,7 @@ _SETTLE: Final = f"""
         counted_prompt_tokens = done.counted_prompt_tokens, trimmed_tokens = done.trimmed_tokens, is_estimated = done.is_estimated,
         input_usd = done.input_usd, cached_input_usd = done.cached_input_usd,
         output_usd = done.output_usd, cost_usd = done.cost_usd, saved_usd = done.saved_usd, saved_by = done.saved_by,
-        first_token_ms = done.first_token_ms, latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {_NUMBER}
+        first_token_ms = done.first_token_ms, latency_ms = done.latency_ms, settled_at = clock_timestamp(), settled_xid = {NUMBER}
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[], %s::bool[], %s::int[],
                 %s::int[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::int[], %s::int[])
       AS done (id, outcome, error_code, provider, model, prompt_tokens, cached_tokens, completion_tokens, is_estimated,
@@ -69,24 +60,11 @@ _RECORD: Final = f"""
                                        settled_xid)
     SELECT id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model,
            request_id, started_at, deadline_at, 'cached', '', 0, 0, false, 0, saved_usd,
-           '{SavedBy.CACHE.value}', 0, clock_timestamp(), {_NUMBER}
+           '{SavedBy.CACHE.value}', 0, clock_timestamp(), {NUMBER}
     FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::int[], %s::text[], %s::bigint[], %s::bigint[],
                 %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::numeric[])
       AS new (id, turn_id, number, kind, agent, version, key, subject_id, conversation_id, provider, model, request_id, started_at,
               deadline_at, saved_usd)
-"""  # noqa: S608 - constants
-# At worst: the budget it was promised from must not be freed for less than it may have cost.
-_ORPHANS: Final = f"""
-    UPDATE observability_attempt
-    SET outcome = 'orphaned', is_estimated = true, prompt_tokens = worst_prompt_tokens, cached_tokens = 0,
-        completion_tokens = worst_completion_tokens,
-        cost_usd = (worst_prompt_tokens * greatest(input_usd, cached_input_usd) + worst_completion_tokens * output_usd) / 1000000,
-        settled_at = clock_timestamp(), settled_xid = {_NUMBER}
-    WHERE id IN (
-        SELECT id FROM observability_attempt WHERE outcome = 'running' AND deadline_at < now()
-        ORDER BY id LIMIT {_MOST_ORPHANS} FOR UPDATE SKIP LOCKED
-    )
-    RETURNING id, cost_usd, prompt_tokens, completion_tokens, agent, provider, model
 """  # noqa: S608 - constants
 
 
@@ -274,31 +252,6 @@ def settle_attempts(attempts: Sequence[SettledAttempt]) -> list[bool]:
         settled = {id for (id,) in cursor.fetchall()}
     settle_reservations({attempt.id: (attempt.cost_usd or Decimal(0), attempt.tokens) for attempt in attempts if attempt.id in settled})
     return [attempt.id in settled for attempt in attempts]
-
-
-def settle_orphans() -> int:
-    """Settle attempts whose process died before it could, at the most they may have cost, flagged as estimates; return how many.
-
-    Safe to run in several processes at once. At most 500 a call.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(_ORPHANS)
-        orphans = [(id, Orphan(*row)) for id, *row in cursor.fetchall()]
-    settle_reservations({id: (orphan.cost_usd or Decimal(0), orphan.prompt_tokens + orphan.completion_tokens) for id, orphan in orphans})
-    transaction.on_commit(lambda: count_orphans(orphan for _, orphan in orphans))
-    return len(orphans)
-
-
-async def keep_settling_orphans(stopping: asyncio.Event) -> None:
-    """Settle what processes that died left behind, until `stopping` is set."""
-
-    async def step() -> None:
-        while (settled := await run_burst(settle_orphans)) and not stopping.is_set():
-            log.warning("attempts settled that were left behind", attempts=settled, effect="they count as the most they may have cost")
-            if settled < _MOST_ORPHANS:
-                break
-
-    await keep_doing(stopping, step, every_s=_EVERY_S, what="settling what was left behind", queue="orphans")
 
 
 def _prices(prices: Sequence[Price | None]) -> tuple[list[Decimal | None], list[Decimal | None], list[Decimal | None]]:

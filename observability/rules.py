@@ -85,10 +85,10 @@ def rules_for(
     An address is limited only where no key vouches for it.
     """
     counted = (
-        (LimitScope.ADDRESS, "" if key else client_of(address)),
-        (LimitScope.SESSION, session),
-        (LimitScope.KEY, key),
-        (LimitScope.AGENT, agent),
+        (LimitScope.ADDRESS.value, "" if key else client_of(address)),
+        (LimitScope.SESSION.value, session),
+        (LimitScope.KEY.value, key),
+        (LimitScope.AGENT.value, agent),
     )
     return tuple(
         rule

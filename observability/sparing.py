@@ -10,8 +10,8 @@ from typing import Final
 from django.db.models import F, Q
 from django.utils import timezone
 
-from observability.budgets import period_of
 from observability.models import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice
+from observability.periods import period_of
 
 _MOST_PEOPLE: Final = 20_000
 

@@ -20,7 +20,7 @@ Group = Literal["day", "hour", "agent", "key", "user", "model", "provider", "kin
 _COLUMN_OF: Final[dict[Group, str]] = {"user": "subject_id", "conversation": "conversation_id"}
 _TOTALS: Final = ", ".join(f"sum({name})::{'numeric' if name.endswith('_usd') else 'bigint'} AS {name}" for name in MEASURES)
 _FORECAST_FROM_DAYS: Final = 14
-# Conversations are many, so they are put in order by approximate sums, with room to hash them all; exact sums of a few follow.
+# Conversations and people are many, so they are put in order by approximate sums, with room to hash them all; exact sums of a few follow.
 _ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
 _RANKED_TOO_MANY: Final = 10
 
@@ -33,7 +33,7 @@ class Wanted:
     last: date
     agents: Sequence[str] | None = None
     keys: Sequence[str] | None = None
-    subject_id: int | None = None
+    people: Sequence[int] | None = None
     conversations: Sequence[int] | None = None
 
 
@@ -119,7 +119,7 @@ def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = Fa
 def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...]]:
     """Return the smallest table of sums that knows all of it, and its columns."""
     needed = {_COLUMN_OF.get(group, group) for group in by}
-    needed |= {"subject_id"} if wanted.subject_id is not None else set()
+    needed |= {"subject_id"} if wanted.people is not None else set()
     needed |= {"conversation_id"} if wanted.conversations is not None else set()
     for table in ("observability_usageday", "observability_usagehour", "observability_usageperson", "observability_usageconversation"):
         if needed <= set(TABLES[table]):
@@ -130,14 +130,16 @@ def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     conditions = ""
     values: list[Any] = []
-    named: tuple[tuple[str, Any], ...] = (("agent", wanted.agents), ("key", wanted.keys), ("conversation_id", wanted.conversations))
+    named: tuple[tuple[str, Sequence[Any] | None], ...] = (
+        ("agent", wanted.agents),
+        ("key", wanted.keys),
+        ("subject_id", wanted.people),
+        ("conversation_id", wanted.conversations),
+    )
     for column, chosen in named:
         if chosen is not None:
             conditions += f" AND {column} = ANY(%s)"
             values.append(list(chosen))
-    if wanted.subject_id is not None:
-        conditions += " AND subject_id = %s"
-        values.append(wanted.subject_id)
     return conditions, values
 
 
@@ -148,24 +150,35 @@ def _bounds(wanted: Wanted) -> tuple[datetime, datetime]:
 
 def dearest_conversations(wanted: Wanted, *, limit: int) -> list[UsageLine]:
     """Return the conversations that cost the most, by conversation and agent, the most expensive first."""
+    ranked = _dearest(wanted, "observability_usageconversation", "conversation_id", limit=limit)
+    return report_usage(replace(wanted, conversations=ranked), by=("conversation", "agent"), dearest=True, limit=limit) if ranked else []
+
+
+def dearest_people(wanted: Wanted, *, limit: int) -> list[UsageLine]:
+    """Return the people that cost the most, by user, the most expensive first."""
+    ranked = _dearest(wanted, "observability_usageperson", "subject_id", limit=limit)
+    return report_usage(replace(wanted, people=ranked), by=("user",), dearest=True, limit=limit) if ranked else []
+
+
+def _dearest(wanted: Wanted, table: str, column: str, *, limit: int) -> list[int]:
+    """Return which conversations or people cost the most, and a few more: those that come next may cost a little more in truth."""
     conditions, values = _conditions(wanted)
     first, after = _bounds(wanted)
     statement = f"""
-        SELECT conversation_id FROM (
-            SELECT conversation_id, cost_usd::float8 AS cost FROM observability_usageconversation
+        SELECT {column} FROM (
+            SELECT {column}, cost_usd::float8 AS cost FROM {table}
             WHERE day >= %s AND day < %s {conditions}
             UNION ALL
-            SELECT conversation_id, cost_usd::float8 FROM observability_attempt
+            SELECT {column}, cost_usd::float8 FROM observability_attempt
             WHERE {IN_NO_SUM} AND started_at >= %s AND started_at < %s {conditions}
         ) AS line
-        WHERE conversation_id <> 0 AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC LIMIT %s
+        WHERE {column} <> 0 AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC LIMIT %s
     """  # noqa: S608 - built of constants; values are parameters
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_ROOM_TO_RANK)
         days = [wanted.first, wanted.last + timedelta(days=1)]
         cursor.execute(statement, [*days, *values, first, after, *values, limit + _RANKED_TOO_MANY])
-        ranked = [id for (id,) in cursor.fetchall()]
-    return report_usage(replace(wanted, conversations=ranked), by=("conversation", "agent"), dearest=True, limit=limit) if ranked else []
+        return [id for (id,) in cursor.fetchall()]
 
 
 def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
@@ -181,15 +194,16 @@ def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
         return [Failure(**dict(zip(Failure.__slots__, row, strict=True))) for row in cursor.fetchall()]
 
 
-def forecast_usd(today: date) -> Decimal:
-    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days.
+def forecast_usd(today: date, *, agents: Sequence[str] | None = None, keys: Sequence[str] | None = None) -> Decimal:
+    """Return what this month will have cost at its end, in US dollars, if it goes on as in the last 14 days; of `agents` and `keys` alone.
 
     Where there was nothing before, days are counted from the first one; on that day itself, as if all were like it so far.
     """
     month_first = today.replace(day=1)
     month_after = (month_first + timedelta(days=32)).replace(day=1)
-    spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today))), Decimal(0))
-    lately = report_usage(Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today), by=("day",))
+    spent = sum((line.cost_usd for line in report_usage(Wanted(first=month_first, last=today, agents=agents, keys=keys))), Decimal(0))
+    fortnight = Wanted(first=today - timedelta(days=_FORECAST_FROM_DAYS), last=today, agents=agents, keys=keys)
+    lately = report_usage(fortnight, by=("day",))
     each_day: Decimal
     before = [line for line in lately if line.group["day"] < today]
     if before:

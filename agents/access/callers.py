@@ -6,6 +6,7 @@ import base64
 import hmac
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from django.conf import settings
@@ -65,7 +66,12 @@ class Caller:
 
 def anonymous(address: str) -> Caller:
     """Return the caller at `address`; the address itself is never stored, only a keyed hash of it."""
-    return Caller(owner=f"anonymous:{_hash(b'address', address)}")
+    return Caller(owner=_owner_at(address, settings.SECRET_KEY))
+
+
+@lru_cache(maxsize=4096)
+def _owner_at(address: str, secret_key: str) -> str:
+    return f"anonymous:{_hash(b'address', address, secret_key=secret_key)}"
 
 
 def editor(user_id: int) -> Caller:

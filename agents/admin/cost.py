@@ -14,13 +14,14 @@ from django.urls import NoReverseMatch, reverse
 
 from agents.models import Agent, ApiKey
 from agents.rest.usage import MOST_DAYS, csv_answer
-from observability.api import UsageLine, Wanted, dearest_conversations, forecast_usd, list_failures, report_usage, usd
+from memory.api import find_person
+from observability.api import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage, usd
 
 from .cost_chart import DayCost, draw_costs
 from .pages import render_page
-from .permissions import may_view_agents, may_view_conversations, may_view_cost, may_view_keys
+from .permissions import may_view_agents, may_view_conversations, may_view_cost, may_view_keys, may_view_memories
 
-_MOST_CONVERSATIONS: Final = 10
+_MOST_DEAREST: Final = 10
 _MOST_ROWS: Final = 100
 _NOTHING: Final = UsageLine(group={})
 _CSV_GROUPS: Final = ("day", "agent", "key", "kind", "provider", "model")
@@ -120,7 +121,10 @@ def _context(request: HttpRequest, wanted: Wanted, *, today: date, wrong: str) -
             ("API keys", "Key", _keys(request, wanted, total)),
             ("Uses", "Use", [Row(title=line.group["kind"], line=line, share=_share(line, total)) for line in _dearest(wanted, "kind")]),
         ],
-        "conversations": _conversations(request, wanted),
+        "dearest": [
+            ("Most expensive conversations", "Conversation", _conversations(request, wanted)),
+            ("Most expensive people", "Person", _people(request, wanted)),
+        ],
         "failures": list_failures(wanted),
         "prices_url": _url("observability_modelprice_changelist"),
     }
@@ -195,10 +199,22 @@ def _keys(request: HttpRequest, wanted: Wanted, total: UsageLine) -> list[Row]:
 def _conversations(request: HttpRequest, wanted: Wanted) -> Sequence[Row]:
     may_open = may_view_conversations(request)
     rows = []
-    for line in dearest_conversations(wanted, limit=_MOST_CONVERSATIONS):
+    for line in dearest_conversations(wanted, limit=_MOST_DEAREST):
         number = line.group["conversation"]
         url = reverse("admin:memory_conversation_change", args=(number,)) if may_open else ""
         rows.append(Row(title=f"Conversation {number}", note=line.group["agent"], url=url, line=line))
+    return rows
+
+
+def _people(request: HttpRequest, wanted: Wanted) -> Sequence[Row]:
+    """Return the end users and sessions that cost the most: named to those who may see people."""
+    may_open = may_view_memories(request)
+    rows = []
+    for line in dearest_people(wanted, limit=_MOST_DEAREST):
+        number = line.group["user"]
+        person = find_person(number) if may_open else None
+        url = reverse("admin:memory_subject_change", args=(number,)) if person else ""
+        rows.append(Row(title=person.title if person else f"#{number}", note=person.whose if person else "", url=url, line=line))
     return rows
 
 

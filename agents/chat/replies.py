@@ -98,30 +98,30 @@ def key_of(answering: Answering, *, caller: Caller, user: str, message: str, ope
 
     Callers without a key share answers; those with one share them with their owner's other keys, for the same user.
     """
-    return _digest([*_around(answering, caller=caller, user=user, opened=opened), message])
+    return _digest(answering, caller, user, opened, message)
 
 
 def scope_of(answering: Answering, *, caller: Caller, user: str, opened: OpenedTurn, embedded_by: str) -> str:
     """Return the digest of everything in a key but the message: of whatever two questions must have in common to be compared."""
-    return _digest([*_around(answering, caller=caller, user=user, opened=opened), ["questions", embedded_by]])
+    return _digest(answering, caller, user, opened, ["questions", embedded_by])  # a list: no message has the same key
 
 
-def _around(answering: Answering, *, caller: Caller, user: str, opened: OpenedTurn) -> list[Any]:
-    return [
-        caller.owner if caller.key_id else "",
-        user,
-        answering.slug,
-        answering.number,
-        [(choice.provider.slug, choice.provider.base_url, choice.model) for choice in answering.choices],
-        [answering.temperature, answering.top_p, answering.max_output_tokens, answering.prompt_budget_tokens],
-        answering.system_prompt,
-        opened.summary,
-        [(turn.message, turn.reply) for turn in opened.recent],
-    ]
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(_encode(parts)).hexdigest()
+def _digest(answering: Answering, caller: Caller, user: str, opened: OpenedTurn, asked: str | list[str]) -> str:
+    found = _encode(
+        [
+            caller.owner if caller.key_id else "",
+            user,
+            answering.slug,
+            answering.number,
+            [(choice.provider.slug, choice.provider.base_url, choice.model) for choice in answering.choices],
+            [answering.temperature, answering.top_p, answering.max_output_tokens, answering.prompt_budget_tokens],
+            answering.system_prompt,
+            opened.summary,
+            [(turn.message, turn.reply) for turn in opened.recent],
+            asked,
+        ]
+    )
+    return hashlib.sha256(found).hexdigest()
 
 
 def look(keys: Sequence[str | None], *, turns: Sequence[str], fresh: Sequence[bool]) -> list[Looked]:

@@ -27,8 +27,8 @@ _MISTAKES: Final = frozenset({400, 401, 403, 404, 405, 406, 413, 415})
 class AsyncAPIView(APIView):
     """An `APIView` whose handlers are coroutines. The steps are those of `APIView.dispatch`, in the same order.
 
-    Nothing of `initial()` (negotiation, and the authentication, permission and throttle classes, of which this project has
-    none) waits for anything, so it runs without a thread hop. Requests are limited here, but for those of routes that do so
+    Of `initial()` only the negotiation is left, as this project has no authentication, permission and throttle classes, and no
+    versions: it waits for nothing, so it runs without a thread hop. Requests are limited here, but for those of routes that do so
     themselves (`counts_itself`): of theirs, those that never get so far.
     """
 
@@ -40,6 +40,10 @@ class AsyncAPIView(APIView):
             return super().perform_content_negotiation(request, force)
         place, media_type = _chosen(request.META.get("HTTP_ACCEPT", "*/*"), tuple(self.renderer_classes))
         return self.get_renderers()[place], media_type
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Choose the representation: of what DRF does here else, this project has nothing."""
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override] # a coroutine, where the base returns the response
         self.args = args

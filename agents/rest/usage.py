@@ -25,7 +25,7 @@ from agents.rest.people_shapes import Query, Slug, read_query
 from agents.rest.private import check_agent, private_json
 from agents.rest.problems import KEY_NEEDED, problems
 from memory.api import names_of_users
-from observability.api import UsageLine, Wanted, report_usage, run_burst
+from observability.api import UsageLine, Wanted, forecast_usd, report_usage, run_burst
 from observability.errors import BadRequest
 
 GroupName = Literal["day", "agent", "key", "user", "model", "kind"]
@@ -119,6 +119,9 @@ class UsageAnswer(BaseModel):
     first: date = Field(alias="from")
     last: date = Field(alias="to")
     by: list[str]
+    forecast_usd: str | None = Field(
+        description="What this month will have cost, if it goes on as in the last 14 days; null where other days are asked for."
+    )
     lines: list[UsageLineShape]
 
 
@@ -160,17 +163,21 @@ class UsageView(AsyncAPIView):
         if caller.user:
             raise MissingScope("A token never reads usage. Use the API key itself, on your server.")
         query = read_query(UsageQuery, request.query_params)
-        first, last = query.days(datetime.now(UTC).date())
+        today = datetime.now(UTC).date()
+        first, last = query.days(today)
         agent = None if query.agent is None else await check_agent(caller, query.agent)
-        lines = await run_burst(_lines, caller, first=first, last=last, by=query.by, agent=agent)
+        wanted, lines = await run_burst(_lines, caller, first=first, last=last, by=query.by, agent=agent)
         wants_csv = query.format == "csv" or (query.format is None and request.accepted_renderer.media_type == CSV_TYPE)
         if wants_csv:
             return csv_answer(lines, by=query.by, name=f"usage-{first}-{last}")
-        return private_json({"from": first, "to": last, "by": query.by, "lines": [line_as_json(line) for line in lines]})
+        is_this_month = (first, last) == (today.replace(day=1), today)
+        forecast = money(await run_burst(forecast_usd, today, agents=wanted.agents, keys=wanted.keys)) if is_this_month else None
+        answer = {"from": first, "to": last, "by": query.by, "forecast_usd": forecast}
+        return private_json(answer | {"lines": [line_as_json(line) for line in lines]})
 
 
-def _lines(caller: Caller, *, first: date, last: date, by: Sequence[GroupName], agent: str | None) -> list[UsageLine]:
-    """Return the lines of all keys of the caller's owner, revoked ones included."""
+def _lines(caller: Caller, *, first: date, last: date, by: Sequence[GroupName], agent: str | None) -> tuple[Wanted, list[UsageLine]]:
+    """Return what is wanted, of all keys of the caller's owner, revoked ones included, and its lines."""
     key_owner = ApiKey.objects.filter(prefix=caller.key_id).values("owner")
     keys = list(ApiKey.objects.filter(owner__in=key_owner).values_list("prefix", flat=True))
     wanted = Wanted(first=first, last=last, keys=keys, agents=None if agent is None else [agent])
@@ -179,7 +186,7 @@ def _lines(caller: Caller, *, first: date, last: date, by: Sequence[GroupName], 
         raise BadRequest(
             f"That is more than {MOST_LINES:,} lines. Ask for fewer days, one agent, or fewer groups.", fields={"by": ["is too fine"]}
         )
-    return name_users(lines, caller.owner) if "user" in by else lines
+    return wanted, name_users(lines, caller.owner) if "user" in by else lines
 
 
 def name_users(lines: Sequence[UsageLine], owner: str) -> list[UsageLine]:

@@ -87,7 +87,7 @@ def missing_for_publication(version: AgentVersion) -> dict[str, list[str]]:
     cheaper = version.simple_provider
     if cheaper is not None and not (version.simple_model or cheaper.default_model):
         missing["simple_model"] = [f"Name the cheaper model: the provider {cheaper.slug} has no default model."]
-    classifier = version.classifier_provider
+    classifier = version.classifier_provider if version.classifier_enabled else None
     if classifier is not None and not (version.classifier_model or classifier.default_model):
         missing["classifier_model"] = [f"Name the model that is asked: the provider {classifier.slug} has no default model."]
     background = version.summary_provider

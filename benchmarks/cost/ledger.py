@@ -85,7 +85,7 @@ def sum_up() -> float:
 
 def questions(today: date) -> Mapping[str, Callable[[], Any]]:
     """Return the reports that are timed, by what they tell."""
-    from observability.api import Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+    from observability.api import Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
 
     month = Wanted(first=today - timedelta(days=29), last=today)
     year = Wanted(first=today - timedelta(days=DAYS), last=today)
@@ -96,9 +96,10 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
         "30 days, by agent": lambda: report_usage(month, by=("agent",)),
         "30 days, by key and model": lambda: report_usage(month, by=("key", "model")),
         "30 days, by day and agent, of three keys": lambda: report_usage(keys, by=("day", "agent")),
-        "30 days, of one person": lambda: report_usage(Wanted(first=month.first, last=today, subject_id=4711)),
+        "30 days, of one person": lambda: report_usage(Wanted(first=month.first, last=today, people=[4711])),
         "30 days, by user, of three keys": lambda: report_usage(keys, by=("user",), limit=10_000),
         "30 days, dearest conversations": lambda: dearest_conversations(month, limit=10),
+        "30 days, dearest people": lambda: dearest_people(month, limit=10),
         "30 days, failures": lambda: list_failures(month),
         "a year, by day": lambda: report_usage(year, by=("day",)),
         "a year, by agent": lambda: report_usage(year, by=("agent",)),

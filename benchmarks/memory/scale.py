@@ -61,8 +61,9 @@ async def _recall_ms(person: Person, asking: Generator) -> dict[str, float]:
     """Ask as a chat turn does, the question's embedding included; every question is a new one."""
     seconds = []
     for number in range(_WARMING + _QUESTIONS):
+        wish = _wish(asking.question(), person)
         started = time.perf_counter()
-        recalled = await recall(_wish(asking.question(), person))
+        recalled = await recall(wish)
         if number >= _WARMING:
             seconds.append(time.perf_counter() - started)
         if recalled.outcome is not Outcome.OK:

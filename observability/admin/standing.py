@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Count
 
-from observability.budgets import period_of
 from observability.models import Budget, BudgetPeriod, BudgetScope
 from observability.money import usd
+from observability.periods import period_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

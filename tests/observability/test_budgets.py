@@ -13,9 +13,11 @@ import pytest
 from django.db import connection, transaction
 from uuid_utils.compat import uuid7
 
-from observability.budgets import Claim, active_budgets, period_of, reserve, settle_reservations
-from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts, settle_orphans
+from observability.budgets import Claim, active_budgets, reserve, settle_reservations
+from observability.ledger import NewAttempt, SettledAttempt, open_attempts, settle_attempts
 from observability.models import Attempt, AttemptKind, AttemptOutcome, Budget, BudgetPeriod, Reservation
+from observability.orphans import settle_orphans
+from observability.periods import period_of
 from observability.prices import Price
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,8 +11,9 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from uuid_utils.compat import uuid7
 
-from observability.ledger import SettledAttempt, settle_orphans
+from observability.ledger import SettledAttempt
 from observability.models import Attempt, AttemptKind, AttemptOutcome
+from observability.orphans import settle_orphans
 from observability.prices import FREE, Price
 from tests.ledger import DOLLAR_A_MILLION, open_attempt, settle
 

@@ -121,15 +121,20 @@ def test_an_unknown_price_is_none_and_a_free_model_is_not_unknown(in_use):
 def test_models_of_versions_fallbacks_and_background_work_are_in_use():
     first = make_provider(slug=unique("first"), base_url=OPENAI, default_model="gpt-5-mini")
     second = make_provider(slug=unique("second"), default_model="backup")
-    agent = make_agent(provider=first, summary_model="gpt-5-nano")
-    draft = make_version(agent, published=False, model="gpt-6-luna", summary_provider=second, summary_model="")
+    agent = make_agent(provider=first, summary_model="gpt-5-nano", classifier_provider=second, classifier_model="not-asked")
+    named = {"summary_provider": second, "summary_model": "", "classifier_enabled": True, "classifier_model": "judge"}
+    draft = make_version(agent, published=False, model="gpt-6-luna", simple_model="gpt-6-nano", **named)
+    make_version(make_agent(provider=first, published=False), simple_model="gpt-6-nano", classifier_enabled=True, classifier_model="tiny")
     draft.fallbacks.create(provider=second, model="llama", position=1)
     own = {(model.provider, model.model) for model in catalogue.models_in_use() if model.provider in (first.slug, second.slug)}
     assert own == {
         (first.slug, "gpt-5-mini"),
         (first.slug, "gpt-5-nano"),
         (first.slug, "gpt-6-luna"),
+        (first.slug, "gpt-6-nano"),
+        (first.slug, "tiny"),
         (second.slug, "backup"),
+        (second.slug, "judge"),
         (second.slug, "llama"),
     }
 

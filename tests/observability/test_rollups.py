@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from observability import ledger, rollups
+from observability import orphans, rollups
 from observability.bursts import run_burst
 from observability.models import (
     Attempt,
@@ -200,14 +200,14 @@ def test_workers_that_sum_at_once_count_nothing_twice():
 
 def test_the_worker_keeps_sums_up_and_settles_what_was_left_behind(monkeypatch):
     monkeypatch.setattr(rollups, "_EVERY_S", 0.01)
-    monkeypatch.setattr(ledger, "_EVERY_S", 0.01)
+    monkeypatch.setattr(orphans, "_EVERY_S", 0.01)
     left_behind = open_attempt(deadline_at=datetime.now(UTC) - timedelta(minutes=1))
 
     async def work():
         stopping = asyncio.Event()
         async with asyncio.TaskGroup() as group, asyncio.timeout(20):
             group.create_task(rollups.keep_summing(stopping))
-            group.create_task(ledger.keep_settling_orphans(stopping))
+            group.create_task(orphans.keep_settling_orphans(stopping))
             while not await run_burst(UsageDay.objects.filter(failed=1).exists):  # noqa: ASYNC110 - another process would set no event either
                 await asyncio.sleep(0.02)
             stopping.set()

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from observability.models import AttemptKind, AttemptOutcome
 from observability.rollups import roll_up
-from observability.usage import Wanted, dearest_conversations, forecast_usd, list_failures, report_usage
+from observability.usage import Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,7 +62,7 @@ def test_only_what_is_wanted(summed):
     assert report_usage(Wanted(first=DAY, last=DAY, agents=["a"]))[0].cost_usd == 1
     assert report_usage(Wanted(first=DAY, last=DAY, keys=["k2"]))[0].cost_usd == 2
     assert report_usage(Wanted(first=DAY, last=DAY, keys=[])) == []
-    assert report_usage(Wanted(first=DAY, last=DAY, subject_id=2))[0].cost_usd == 2
+    assert report_usage(Wanted(first=DAY, last=DAY, people=[2]))[0].cost_usd == 2
     assert report_usage(Wanted(first=DAY + timedelta(days=1), last=DAY + timedelta(days=1))) == []
 
 
@@ -103,6 +103,18 @@ def test_the_dearest_conversations_over_all_days(summed):
     assert costs(dearest_conversations(week, limit=9), "conversation") == {(1,): Decimal("0.5"), (2,): 5}
     assert costs(dearest_conversations(Wanted(first=DAY, last=DAY, keys=["k8"]), limit=9), "conversation") == {(1,): Decimal("0.5")}
     assert dearest_conversations(Wanted(first=DAY, last=DAY, keys=[]), limit=9) == []
+
+
+def test_the_dearest_people(summed):
+    spend("4", subject_id=1)
+    spend("5", subject_id=2)
+    spend("2", subject_id=1, started_at=NOON - timedelta(days=1))
+    spend("9")  # nobody's
+    summed()
+    spend("0.5", subject_id=3)
+    span = Wanted(first=DAY - timedelta(days=1), last=DAY)
+    assert costs(dearest_people(span, limit=2), "user") == {(1,): 6, (2,): 5}
+    assert costs(dearest_people(Wanted(first=DAY, last=DAY), limit=9), "user") == {(2,): 5, (1,): 4, (3,): Decimal("0.5")}
 
 
 def test_groups_that_are_not_kept_together_are_refused():

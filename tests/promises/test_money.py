@@ -11,8 +11,8 @@ import pytest
 from django.db import transaction
 
 from memory.models import Turn
-from observability.ledger import settle_orphans
 from observability.models import Attempt, Budget, BudgetPeriod, Reservation
+from observability.orphans import settle_orphans
 from tests.promises.conftest import RawStream, in_time, worker_of
 from tests.upstream import Gate, Refusal, Reply, Silence
 from tests.waiting import eventually

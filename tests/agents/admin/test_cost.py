@@ -12,7 +12,7 @@ from django.test import Client
 
 from agents.admin.cost_chart import DayCost, draw_costs
 from memory.models import Conversation, Subject
-from observability.models import AttemptOutcome
+from observability.models import AttemptKind, AttemptOutcome, SavedBy
 from tests.factories import make_agent, make_key, make_user
 from tests.ledger import NOON, open_attempt, settle, spend
 
@@ -44,7 +44,7 @@ def test_it_adds_up_by_agent_model_key_and_conversation(cost):
     key = make_key(agent, name="production")
     subject = Subject.objects.create(owner="anonymous", name="s")
     conversation = Conversation.objects.create(owner="anonymous", agent=agent.slug, session_id="s", subject=subject)
-    spend("2.5", agent=agent.slug, key=key.key.prefix, conversation_id=conversation.pk)
+    spend("2.5", agent=agent.slug, key=key.key.prefix, conversation_id=conversation.pk, subject_id=subject.pk)
     spend("1.25", agent="gone", key="", model="small", started_at=NOON - timedelta(days=1))
     cached = open_attempt(agent=agent.slug)
     settle(cached, outcome=AttemptOutcome.CACHED, prompt_tokens=None, completion_tokens=None, saved_usd=Decimal("0.5"))
@@ -60,8 +60,9 @@ def test_it_adds_up_by_agent_model_key_and_conversation(cost):
     assert tables["Models"]["large"] == ("2.50 USD", "67%")
     assert tables["API keys"]["production"] == ("2.50 USD", "67%")
     assert tables["API keys"]["without a key"] == ("1.25 USD", "33%")
-    [row] = page.context["conversations"]
+    [row], [person] = (rows for _, _, rows in page.context["dearest"])
     assert row.url == f"/admin/memory/conversation/{conversation.pk}/change/"
+    assert (person.title, person.url, person.cost) == (f"#{subject.pk}", f"/admin/memory/subject/{subject.pk}/change/", "2.50 USD")
     assert [bar.day.cost for bar in page.context["chart"].bars] == ["0.00 USD", "1.25 USD", "2.50 USD"]
     text = page.content.decode()
     assert "upstream-timeout" in text
@@ -73,6 +74,23 @@ def test_an_unknown_price_is_never_nothing(cost):
     page = cost()
     assert page.context["total"].cost == "unknown"
     assert "1 call has no known price" in page.content.decode()
+
+
+def test_what_routing_saved_is_shown_less_what_asking_cost_and_trimming_by_itself(cost):
+    spend("0.25", kind=AttemptKind.ROUTING)
+    spend("1", settled={"saved_by": SavedBy.ROUTING, "saved_usd": Decimal(2), "trimmed_tokens": 3_000_000})
+    page = cost()
+    total = page.context["total"]
+    assert (total.saved_by_routing, total.routing_cost, total.saved_by_routing_net) == ("2.00 USD", "0.25 USD", "1.75 USD")
+    assert (total.saved_by_trimming, total.saved_by_caching, total.saved) == ("3.00 USD", "0.00 USD", "2.00 USD")
+    text = page.content.decode()
+    assert "saved 2.00 USD, less 0.25 USD for asking" in text
+    assert "about 3,000,000 tokens" in text
+
+
+def test_asking_that_did_not_pay_is_said(cost):
+    spend("0.25", kind=AttemptKind.ROUTING)
+    assert cost().context["total"].saved_by_routing_net == "-0.25 USD"
 
 
 def test_this_month_and_its_forecast_where_no_days_are_chosen(cost):

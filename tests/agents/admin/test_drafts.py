@@ -102,6 +102,8 @@ def test_both_changed_the_shared_knowledge_shows_both(editor: Client, form_of: F
         ({"provider": "987654"}, "valid choice"),
         ({"memory_enabled": "on", "memory_budget_tokens": "99999"}, "Choose less than"),
         ({"memory_threshold": "41"}, "Enter at most 40.0."),
+        ({"reply_similarity": "0.69"}, "Enter at least 0.7."),
+        ({"reply_similarity": "1.01"}, "Enter at most 1.0."),
         ({"memory_threshold": "nan"}, "Enter a number"),
         ({"memory_days": "-1"}, "Enter at least 0."),
         ({"conversation_days": "36501"}, "Enter at most 36500."),

@@ -43,8 +43,9 @@ def describe(slug: str, headers: dict[str, str]) -> Any:
 
 
 def waited_for(visits: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """Without those that follow the clock and not the requests: agents are read twice a second, the keys in use every other."""
-    return [visit for visit in visits if "load_live" not in repr(visit) and "_note_use" not in repr(visit)]
+    """Without those that follow the clock and not the requests: agents are read twice a second, limits every other, and so on."""
+    by_the_clock = ("load_live", "_note_use", "read_limits", "active_budgets", "_read_sparing", "read_prices", "read_calibrations")
+    return [visit for visit in visits if not any(name in repr(visit) for name in by_the_clock)]
 
 
 @pytest.fixture(autouse=True)

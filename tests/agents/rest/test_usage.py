@@ -49,6 +49,15 @@ def person(key, name):
     return Subject.objects.create(owner=f"owner:{key.key.owner_id}", name=name).pk
 
 
+def test_the_forecast_is_of_this_month_and_of_the_owners_keys_alone(usage, spending):
+    today = datetime.now(UTC).date()
+    spending("2", started_at=datetime.now(UTC))
+    spend("9", started_at=datetime.now(UTC))
+    days_left = ((today.replace(day=28) + timedelta(days=4)).replace(day=1) - today).days - 1
+    assert Decimal(usage().json()["forecast_usd"]) == 2 + 2 * days_left
+    assert usage(f"from={today - timedelta(days=40)}").json()["forecast_usd"] is None
+
+
 def test_one_line_of_everything(usage, spending):
     spending("1.25")
     spending("0.0000030", settled={"price": None}, price=None)
@@ -59,6 +68,7 @@ def test_one_line_of_everything(usage, spending):
         "from": str(DAY - timedelta(days=6)),
         "to": str(DAY),
         "by": [],
+        "forecast_usd": None,
         "lines": [
             {
                 "attempts": 2, "turns": 2, "failed": 0, "cached": 0, "routed": 0, "prompt_tokens": 1_250_003, "cached_tokens": 0,

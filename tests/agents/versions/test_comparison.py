@@ -29,6 +29,13 @@ def test_each_changed_field_is_named_in_the_words_of_the_form(db: None) -> None:
     assert changes["memory_enabled"].label == "Long-term memory"
 
 
+def test_what_is_switched_off_by_an_empty_field_is_called_off(db: None) -> None:
+    agent = make_agent()
+    new = make_version(agent, reply_similarity=0.95)
+    [change] = compare(agent.versions.get(number=1), new)
+    assert (change.field, change.old, change.new) == ("reply_similarity", "off", "0.95")
+
+
 def test_collections_and_models_for_summaries_are_compared(db: None) -> None:
     agent, provider = make_agent(knowledge=["handbook"]), make_provider()
     new = make_version(agent, knowledge=["handbook", "prices"], summary_provider=provider, summary_model="small")

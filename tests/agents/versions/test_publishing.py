@@ -124,6 +124,13 @@ def test_a_discarded_draft_is_not_published(db: None) -> None:
         (lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(provider=None), "provider", "Choose a provider"),
         (lambda draft: Provider.objects.filter(pk=draft.provider_id).update(default_model=""), "model", "Name a model"),
         (
+            lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(
+                classifier_enabled=True, classifier_provider=make_provider(default_model="")
+            ),
+            "classifier_model",
+            "Name the model that is asked",
+        ),
+        (
             lambda draft: AgentVersion.objects.filter(pk=draft.pk).update(summary_provider=make_provider(default_model="")),
             "summary_model",
             "Name a model for summaries",
