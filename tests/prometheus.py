@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from chatbot_site.local.debian import find_program
 from chatbot_site.local.postgresql import free_port
 from tests.live_server import METRICS_TOKEN
 from tests.waiting import eventually
@@ -22,9 +22,9 @@ Series = tuple[dict[str, str], float]
 
 
 def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        message = f"There is no {name}. Install it (Debian: apt-get install prometheus)."
+    path = find_program(name)
+    if not path:
+        message = f"there is no {name} here (Debian: apt-get install prometheus)"
         assert os.environ.get("CI") != "true", message
         pytest.skip(message)
     return path
