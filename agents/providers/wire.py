@@ -34,6 +34,7 @@ _LINGER_ENDED_S: Final = 0.05
 _encode: Final = msgspec.json.Encoder().encode
 _MAX_JSON_BYTES: Final = 10_000_000
 _MOST_REASON_CHARS: Final = 600
+_MOST_MODEL_CHARS: Final = 200
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # These vendors refuse `max_tokens` for their newer models; other servers know only that name.
 _NEW_NAME_HOSTS: Final = ("api.openai.com", ".openai.azure.com")
@@ -125,6 +126,11 @@ class WireAnswer:
     @property
     def usage(self) -> Usage | None:
         return self._reader.usage
+
+    @property
+    def answering_model(self) -> str:
+        """Which model answered, as the provider says: often one with a date; "" where it does not say."""
+        return self._reader.model[:_MOST_MODEL_CHARS] if isinstance(self._reader.model, str) else ""
 
     async def read_first(self) -> None:
         """Wait for the first words.
