@@ -218,6 +218,14 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "Alerts",
+                "items": [
+                    _sidebar("Incidents", "notifications_active", "observability_incident", "may_view_incidents"),
+                    _sidebar("Alert rules", "rule", "observability_alertrule", "may_view_alert_rules"),
+                    _sidebar("Alert targets", "campaign", "observability_alerttarget", "may_view_alert_targets"),
+                ],
+            },
+            {
                 "title": "What was said",
                 "items": [
                     _sidebar("Conversations", "forum", "memory_conversation", "may_view_conversations"),
