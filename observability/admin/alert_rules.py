@@ -42,15 +42,20 @@ class RuleForm(RuleModelForm):
     clears = _minutes("Over after", "How long it must be gone before it is over, so that what comes and goes is told once. 0: at once.")
     again_every = _minutes("Tell again every", "While it goes on. 0: never.")
 
+    targets = forms.ModelMultipleChoiceField(
+        AlertTarget.objects.all(),
+        required=False,
+        widget=widgets.UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text="None chosen: all of them. ALERT_WEBHOOK_URL is told everything.",
+    )
+
     class Meta:
         model = AlertRule
         fields = ("is_active", "is_critical", "threshold", "targets")
         help_texts = {
             "is_active": "Switched off, it tells nothing, and what it told is over.",
             "is_critical": "Told in quiet hours, too.",
-            "targets": "None chosen: all of them. ALERT_WEBHOOK_URL is told everything.",
         }
-        widgets = {"targets": forms.CheckboxSelectMultiple()}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,6 +63,7 @@ class RuleForm(RuleModelForm):
         kind = KINDS[AlertKind(self.instance.kind)]
         if "threshold" in fields:
             fields["threshold"].label = f"At least so many {kind.measure}"
+            self.initial["threshold"] = f"{self.instance.threshold:g}"  # 20, not 20.0
         if not kind.window_s:
             fields.pop("window", None)
         bound(fields, "threshold")
@@ -132,11 +138,11 @@ class AlertRuleAdmin(ModelAdmin):
         return format_html('<span class="ca-labels"><span class="ca-label ca-label-{}">{}</span>{}</span>', label, word, critical)
 
     @admin.display(description="tells when at least")
-    def when(self, rule: AlertRule) -> str:
+    def when(self, rule: AlertRule) -> SafeString:
         kind = KINDS[AlertKind(rule.kind)]
         within = f", within {rule.window_s / 60:g} min" if kind.window_s else ""
         holds = f", for {rule.holds_s / 60:g} min" if rule.holds_s else ""
-        return f"{rule.threshold:g} {kind.measure}{within}{holds}"
+        return format_html('<span class="ca-cell"><span>{}</span></span>', f"{rule.threshold:g} {kind.measure}{within}{holds}")
 
     @admin.display(description="told")
     def told(self, rule: AlertRule) -> str:

@@ -133,7 +133,7 @@ KINDS: Final[dict[AlertKind, Kind]] = {
     ),
     AlertKind.EVALUATION_FAILURES: Kind(
         find=finding.find_failed_evaluations,
-        measure="failures of evaluations",
+        measure="failed evaluations",
         about="Calls made to evaluate an agent, or the work itself.",
         example="Evaluations of agent helper failed 3 times in the last 60 minutes.",
         remedy="Look at the attempts of the kind “evaluation” in the ledger.",
