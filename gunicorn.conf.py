@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from chatbot_site.capacity import web_workers
 from chatbot_site.settings.environment import env_file, read_environment
 from chatbot_site.tokenizer import place_ranks
+from observability.logs import logging_settings
 from observability.slots import FOLDER_VARIABLE, make_folder
 
 try:
@@ -45,6 +46,10 @@ TO_STORE_S = 5
 control_socket_disable = True
 # Each request is logged by chatbot_site.middleware, with its id.
 accesslog = None
+# What gunicorn itself says goes where all else goes, in the same shape.
+_is_development = os.environ.get("DJANGO_SETTINGS_MODULE", "").endswith(".dev")
+logconfig_dict = logging_settings(level=environment.log_level, json=not _is_development)
+logconfig_dict["loggers"] |= {"gunicorn.error": {"level": "INFO", "propagate": True}}
 # The heartbeat file must not wait for a busy disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file there
 
