@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
 from observability.breakers import breaker_closed, breaker_opened
 from observability.budgets import Refusal, active_budgets, budgets_now
@@ -70,9 +71,11 @@ __all__ = [
     "Budget",
     "Calibration",
     "CountedTurn",
+    "FailingTarget",
     "Failure",
     "GroupCommit",
     "HealthCheck",
+    "IncidentLine",
     "ModelInUse",
     "NewAttempt",
     "Polled",
@@ -113,6 +116,7 @@ __all__ = [
     "count_tokens_of_prompt",
     "count_turn",
     "dearest_conversations",
+    "failing_targets",
     "find_calibration",
     "find_price",
     "forecast_usd",
@@ -127,6 +131,7 @@ __all__ = [
     "keep_serving_metrics",
     "keep_settling_orphans",
     "keep_summing",
+    "latest_incidents",
     "leave",
     "limits",
     "list_failures",
