@@ -31,7 +31,7 @@ def _listens_on_ipv6() -> bool:
 
 # [::] takes IPv4 as well. Some container hosts have no IPv6 at all.
 bind = f"{'[::]' if _listens_on_ipv6() else '0.0.0.0'}:{environment.port}"  # noqa: S104 - behind a host's proxy
-worker_class = "asgi"
+worker_class = "chatbot_site.webworker.WebWorker"
 workers = environment.web_concurrency or web_workers()
 # Streams are long, so they are bounded by turns (CHAT_MAX_CONCURRENT_TURNS, with a clear 503), not by connections.
 worker_connections = 2 * environment.chat_max_concurrent_turns + 100
