@@ -6,15 +6,17 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 import psycopg
 import pytest
+from psycopg import sql
 
 from chatbot_site.local.postgresql import embedded, packaged_binaries
 from chatbot_site.local.processes import Interrupts
 from chatbot_site.settings.environment import PROJECT_DIR
+from tests.factories import unique
 from tests.hosting.platform import HEADERS, Platform
 from tests.upstream import Reply
 from tests.waiting import eventually
@@ -54,7 +56,7 @@ def new_server(tmp_path_factory) -> Iterator[str]:
     program.stop()
 
 
-def run(text: str, *, folder: Path, environment: dict[str, str]) -> str:
+def run(text: str, *, environment: dict[str, str]) -> str:
     path = f"{packaged_binaries()}:{environment['PATH']}"
     done = subprocess.run(
         ["sh", "-ec", text], cwd=PROJECT_DIR, env=environment | {"PATH": path}, capture_output=True, text=True, timeout=180
@@ -78,6 +80,42 @@ def read(url: str, query: str) -> list[tuple[object, ...]]:
         return database.execute(query).fetchall()
 
 
+@pytest.fixture
+def owned_database(new_database, production, manage) -> Iterator[tuple[str, str]]:
+    """The URLs of a migrated database, as its owner, an ordinary user, reaches it, and as the role for backups does."""
+    url, owner, backup = new_database(), unique("owner"), unique("backup")
+    with psycopg.connect(url, autocommit=True) as database:
+        [[name]] = database.execute("SELECT current_database()")
+        database.execute("CREATE EXTENSION vector")
+        database.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(sql.Identifier(owner)))
+        database.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
+        [made] = re.findall(r"^(CREATE ROLE chatbot_backup .*);$", (PROJECT_DIR / "docs" / "operating.md").read_text(), re.MULTILINE)
+        database.execute(made.replace("chatbot_backup", f'"{backup}"').replace("…", "x"))
+        urls = [_as_user(url, user) for user in (owner, backup)]
+        done = manage(production(DATABASE_URL=urls[0]), "migrate", "--verbosity", "0")
+        assert done.returncode == 0, done.stderr
+        yield urls[0], urls[1]
+        database.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(owner)))
+        for role in (owner, backup):
+            database.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
+
+
+def _as_user(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:x@{parts.netloc.rpartition('@')[2]}"))
+
+
+def test_a_dump_has_no_holes(owned_database, production, tmp_path) -> None:
+    owner, backup = owned_database
+    environment = production(DATABASE_URL=owner)
+    make = commands("Make one").replace("chatbots.dump", str(tmp_path / "chatbots.dump"))
+    with pytest.raises(AssertionError, match="query would be affected by row-level security policy"):
+        run(make, environment=environment | {"BACKUP_URL": owner})
+    run(make, environment=environment | {"BACKUP_URL": backup})
+    listed = run(f"pg_restore --list {tmp_path}/chatbots.dump", environment=environment)
+    assert "TABLE DATA public memory_passage" in listed
+
+
 def test_a_dump_is_restored_on_a_new_server(host, new_server, manage, upstream, tmp_path) -> None:
     upstream.script(Reply("What a nice bird."))
     hosted = host(MEMORY_DEADLINE_MS="10000")
@@ -92,9 +130,9 @@ def test_a_dump_is_restored_on_a_new_server(host, new_server, manage, upstream, 
     manage(hosted.environment, "shell", "--no-imports", "-c", ROLL_UP)
 
     dump = str(tmp_path / "chatbots.dump")
-    run(commands("Make one").replace("chatbots.dump", dump), folder=tmp_path, environment=hosted.environment)
+    run(commands("Make one").replace("chatbots.dump", dump), environment=hosted.environment | {"BACKUP_URL": old})
     restored = hosted.environment | {"DATABASE_URL": new_server}
-    run(commands("Restore it").replace("chatbots.dump", dump), folder=tmp_path, environment=restored)
+    run(commands("Restore it").replace("chatbots.dump", dump), environment=restored)
 
     assert manage(restored, "shell", "--no-imports", "-c", READ_THE_KEY).stdout.strip() == "sk-stored"
     another = restored | {"SECRET_KEY": "another " * 10}

@@ -41,7 +41,7 @@ def test_every_alert_has_its_page_in_the_index():
 def test_commands_and_variables_exist(page):
     text = page.read_text()
     assert set(re.findall(r"manage\.py (\w+)", text)) <= set(get_commands())
-    theirs = {"RAILWAY_ENVIRONMENT_NAME", "RAILWAY_TOKEN", "SERVER_URL", "HOSTS", "BYPASSRLS", "PORT", "POST", "SIGTERM"}
+    theirs = {"RAILWAY_ENVIRONMENT_NAME", "RAILWAY_TOKEN", "SERVER_URL", "HOSTS", "BYPASSRLS", "BACKUP_URL", "PORT", "POST", "SIGTERM"}
     unknown = {name for name in re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", text) if name.lower() not in Environment.model_fields}
     assert unknown <= theirs
 
