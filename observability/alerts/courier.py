@@ -5,7 +5,7 @@ public addresses only, connections go to what was vetted, redirects are not foll
 secret but the target's address, and whoever started it ends it when it takes too long.
 
 Reads one JSON object from standard input, a `Parcel`, and answers on standard output with `{"error": ""}` or with what went wrong, in
-words that hold nothing of the address but its host. Imports nothing of Django: it starts in half a second.
+words that hold nothing of the address but its host. Imports nothing of Django: it starts in a third of a second.
 """
 
 from __future__ import annotations
