@@ -12,8 +12,10 @@ class AgentsConfig(AppConfig):
         from . import checks  # noqa: F401 - registers the system checks
         from .access.choices import list_agents, list_keys
         from .access.naming import describe_people
+        from .doctor import register_agents_examinations
         from .versions.in_use import list_models_in_use
 
         describe_people_by(describe_people)
+        register_agents_examinations()
         register_models_in_use(list_models_in_use)
         name_things_by(agents=list_agents, keys=list_keys)

@@ -23,6 +23,8 @@ from observability.counting import (
     open_stream,
     show_breaker,
 )
+from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
+from observability.doctor.examining import Result, examine, worst_of
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.jobs import note_job_failure
 from observability.ledger import (
@@ -64,6 +66,7 @@ from observability.worker_metrics import keep_serving_metrics
 __all__ = [
     "FREE",
     "PREFIX",
+    "READING_TABLES",
     "TOKENS_PER_MESSAGE",
     "TOKENS_TO_BEGIN_THE_REPLY",
     "AttemptKind",
@@ -71,8 +74,11 @@ __all__ = [
     "Budget",
     "Calibration",
     "CountedTurn",
+    "Examination",
     "FailingTarget",
     "Failure",
+    "Finding",
+    "Grade",
     "GroupCommit",
     "HealthCheck",
     "IncidentLine",
@@ -83,6 +89,7 @@ __all__ = [
     "Queue",
     "RedisDown",
     "Refusal",
+    "Result",
     "Rule",
     "SavedBy",
     "Script",
@@ -116,11 +123,13 @@ __all__ = [
     "count_tokens_of_prompt",
     "count_turn",
     "dearest_conversations",
+    "examine",
     "failing_targets",
     "find_calibration",
     "find_price",
     "forecast_usd",
     "headers_of",
+    "in_thread",
     "is_set_within",
     "jobs_waiting",
     "keep_alerting",
@@ -148,6 +157,7 @@ __all__ = [
     "record_cached",
     "redis_call",
     "refuses_unpriced",
+    "register_examination",
     "register_health_check",
     "register_models_in_use",
     "register_queue",
@@ -162,4 +172,5 @@ __all__ = [
     "store_prices",
     "unseal",
     "usd",
+    "worst_of",
 ]
