@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
-from observability.breakers import breaker_closed, breaker_opened
+from observability.breakers import breaker_closed, breaker_opened, open_breakers
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import Calibration, calibrations, find_calibration, measured_calibration
@@ -151,6 +151,7 @@ __all__ = [
     "most_tokens",
     "name_things_by",
     "note_job_failure",
+    "open_breakers",
     "open_stream",
     "prices_in_use",
     "promise_attempts",

@@ -64,6 +64,10 @@ class TracedAnswer:
     def usage(self) -> Usage | None:
         return self._answer.usage
 
+    @property
+    def failure(self) -> UpstreamFailed | None:
+        return self._answer.failure
+
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
             async for text in self._answer:
