@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from prometheus_client import REGISTRY
@@ -16,16 +17,16 @@ from tests.upstream import Refusal, Reply
 from tests.waiting import eventually
 
 
+def told_by(client, name, **labels):
+    """What /metrics tells: `told_by(client, "chatbot_messages_total", agent="helper", outcome="done")`; 0 where it tells nothing."""
+    text = client.get("/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
+
+
 @pytest.fixture
 def told(api):
-    """What /metrics tells: `told("chatbot_messages_total", agent="helper", outcome="done")`; 0 where it tells nothing."""
-
-    def told(name, **labels):
-        text = api.get("/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).text
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-        return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
-
-    return told
+    return partial(told_by, api)
 
 
 def provider_of(agent):
@@ -48,9 +49,11 @@ def test_a_retry_and_a_fallback(make_chat_agent, upstream, open_upstream, api, t
     assert told("chatbot_messages_total", agent=agent.slug, outcome="done") == 2
 
 
-def test_a_kept_answer(make_chat_agent, upstream, priced, api, told):
+def test_a_kept_answer(make_chat_agent, upstream, priced, start_server):
     agent = make_chat_agent(upstream, reply_cache_s=60)
     priced(agent)
+    api = start_server().client()  # one that has not read the prices yet
+    told = partial(told_by, api)
     hits = told("chatbot_cache_requests_total", cache="reply", result="hit")
     for _ in range(3):
         api.post(f"/api/chat/{agent.slug}", json={"message": "Hi"})
