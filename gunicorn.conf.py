@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from chatbot_site.capacity import web_workers
 from chatbot_site.settings.environment import env_file, read_environment
 from chatbot_site.tokenizer import place_ranks
+from observability.logs import logging_settings
+from observability.slots import FOLDER_VARIABLE, make_folder
 
 try:
     environment = read_environment(files=(env_file(),))
@@ -30,7 +31,7 @@ def _listens_on_ipv6() -> bool:
 
 # [::] takes IPv4 as well. Some container hosts have no IPv6 at all.
 bind = f"{'[::]' if _listens_on_ipv6() else '0.0.0.0'}:{environment.port}"  # noqa: S104 - behind a host's proxy
-worker_class = "asgi"
+worker_class = "chatbot_site.webworker.WebWorker"
 workers = environment.web_concurrency or web_workers()
 # Streams are long, so they are bounded by turns (CHAT_MAX_CONCURRENT_TURNS, with a clear 503), not by connections.
 worker_connections = 2 * environment.chat_max_concurrent_turns + 100
@@ -45,6 +46,10 @@ TO_STORE_S = 5
 control_socket_disable = True
 # Each request is logged by chatbot_site.middleware, with its id.
 accesslog = None
+# What gunicorn itself says goes where all else goes, in the same shape.
+_is_development = os.environ.get("DJANGO_SETTINGS_MODULE", "").endswith(".dev")
+logconfig_dict = logging_settings(level=environment.log_level, json=not _is_development)
+logconfig_dict["loggers"] |= {"gunicorn.error": {"level": "INFO", "propagate": True}}
 # The heartbeat file must not wait for a busy disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file there
 
@@ -54,12 +59,12 @@ def on_starting(server: object) -> None:
     folder = environment.tiktoken_cache_dir or environment.data_dir / "tokenizer"
     os.environ["TIKTOKEN_CACHE_DIR"] = str(place_ranks(Path(folder)))
     # In memory where there is such a folder: what is counted is written all the time, and means nothing to the next server.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="chatbot-metrics-", dir=worker_tmp_dir)
+    os.environ[FOLDER_VARIABLE] = str(make_folder(worker_tmp_dir))
 
 
 def on_exit(server: object) -> None:
     """Remove what the workers counted."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -13,6 +13,11 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
+        if sys.argv[1:2] == ["doctor"]:
+            from observability.doctor.unconfigured import report_unconfigured
+
+            print(report_unconfigured(error, arguments=sys.argv))
+            sys.exit(1)
         sys.exit(str(error))
 
 

@@ -3,7 +3,8 @@
     editors     agents: create, edit, try, publish, roll back; what agents know for everybody, shared or not. No providers, no keys,
                 no conversations, no memories of people.
     operators   read everything; create and change providers and their keys; correct and forget what is remembered of people, and
-                erase them; make, change and revoke API keys; set prices, budgets and limits. No agents.
+                erase them; make, change and revoke API keys; set prices, budgets, limits and alerts; change the log's
+                level, and let it hold an agent's messages for a while. No agents otherwise.
     superuser   everything, people and roles included.
 
 A role is a permission `agents.view_agent` and the like, never a group's name: an installation may make groups of its own.
@@ -49,7 +50,12 @@ OPERATOR_CHANGES: Final = frozenset(
         "agents.change_keyowner",
         "agents.add_apikey",
         "agents.change_apikey",
-        *(f"observability.{act}_{model}" for act in ("add", "change", "delete") for model in ("modelprice", "budget", "limit")),
+        *(
+            f"observability.{act}_{model}"
+            for act in ("add", "change", "delete")
+            for model in ("modelprice", "budget", "limit", "alerttarget")
+        ),
+        "observability.change_alertrule",
         "observability.add_loglevel",
         # People and what is remembered of them: change is to add, correct, pin and forget; delete is to erase somebody.
         "memory.change_subject",

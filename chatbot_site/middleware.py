@@ -19,6 +19,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django_prometheus.middleware import PrometheusAfterMiddleware
 from uuid_utils import uuid7
 
+from chatbot_site.leaving import is_leaving
 from observability.api import count_response
 from observability.logs import begin_facts
 from observability.tracing import NOTHING, Span, begin_request
@@ -57,6 +58,8 @@ class RequestIdMiddleware:
         span = begin_request(request.method or "", request.headers)
         response = await self.get_response(request)
         response["X-Request-ID"] = request_id
+        if is_leaving():
+            response["Connection"] = "close"
         if span is not NOTHING:
             _end_span(span, request, response)
         # Probes come every few seconds: their lines would bury the others.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
-from observability.breakers import breaker_closed, breaker_opened
+from observability.breakers import breaker_closed, breaker_opened, open_breakers
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import find_calibration, measured_calibration
@@ -22,6 +23,8 @@ from observability.counting import (
     open_stream,
     show_breaker,
 )
+from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
+from observability.doctor.examining import Result, examine, worst_of
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.jobs import note_job_failure
 from observability.ledger import (
@@ -63,14 +66,20 @@ from observability.worker_metrics import keep_serving_metrics
 __all__ = [
     "FREE",
     "PREFIX",
+    "READING_TABLES",
     "TOKENS_PER_MESSAGE",
     "TOKENS_TO_BEGIN_THE_REPLY",
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
     "CountedTurn",
+    "Examination",
+    "FailingTarget",
+    "Finding",
+    "Grade",
     "GroupCommit",
     "HealthCheck",
+    "IncidentLine",
     "ModelInUse",
     "NewAttempt",
     "Polled",
@@ -78,6 +87,7 @@ __all__ = [
     "Queue",
     "RedisDown",
     "Refusal",
+    "Result",
     "SavedBy",
     "Script",
     "SettledAttempt",
@@ -110,10 +120,13 @@ __all__ = [
     "count_turn",
     "dearest_conversations",
     "dearest_people",
+    "examine",
+    "failing_targets",
     "find_calibration",
     "find_price",
     "forecast_usd",
     "headers_of",
+    "in_thread",
     "is_set_within",
     "jobs_waiting",
     "keep_alerting",
@@ -124,6 +137,7 @@ __all__ = [
     "keep_serving_metrics",
     "keep_settling_orphans",
     "keep_summing",
+    "latest_incidents",
     "leave",
     "limits",
     "list_failures",
@@ -134,12 +148,14 @@ __all__ = [
     "most_tokens",
     "name_things_by",
     "note_job_failure",
+    "open_breakers",
     "open_stream",
     "prices_in_use",
     "promise_attempts",
     "record_cached",
     "redis_call",
     "refuses_unpriced",
+    "register_examination",
     "register_health_check",
     "register_models_in_use",
     "register_queue",
@@ -154,4 +170,5 @@ __all__ = [
     "store_prices",
     "unseal",
     "usd",
+    "worst_of",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from django.db import connection
 
 from observability.models import Breaker
 
+_TOLD_WITHIN: Final = timedelta(minutes=15)
 # Several processes may open, or go on seeing, the same one: that is one opening.
 _OPEN: Final = """
     INSERT INTO observability_breaker (provider, model, opened_at, seen_at, reason)
@@ -30,3 +31,8 @@ def breaker_opened(*, provider: str, model: str, reason: str) -> None:
 def breaker_closed(*, provider: str, model: str) -> None:
     """Note that calls of `model` are tried again."""
     Breaker.objects.filter(provider=provider, model=model, closed_at=None).update(closed_at=datetime.now(UTC))
+
+
+def open_breakers() -> list[Breaker]:
+    """Return the breakers that are open, the first one to open first: those of which some process told within 15 minutes."""
+    return list(Breaker.objects.filter(closed_at=None, seen_at__gte=datetime.now(UTC) - _TOLD_WITHIN).order_by("opened_at"))

@@ -26,6 +26,7 @@ _LOOK_EVERY_S: Final = 4.0
 def change_level(level: str, *, lasting: timedelta, by: str) -> LogLevel:
     """Let all processes write lines of `level` and above for a while, at most `LONGEST`; every one does so within five seconds."""
     now = datetime.now(UTC)
+    LogLevel.objects.filter(until__gt=now).update(until=now)
     changed = LogLevel.objects.create(level=level, set_at=now, until=now + min(lasting, LONGEST), set_by=by)
     log.warning("log level changed", to=level, until=changed.until, by=by)
     return changed

@@ -22,6 +22,9 @@ __all__ = ["LEVELS", "begin_facts", "facts_now", "in_words", "logging_settings",
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
+# What begins that part, by logger: a task with its exception's message, and a path.
+_REPEATING: Final = {"asyncio": "\n", "django.request": ":"}
+
 Event = MutableMapping[str, Any]
 Reporter = Callable[[BaseException, Mapping[str, Any]], None]
 
@@ -86,7 +89,7 @@ def logging_settings(*, level: str, json: bool) -> dict[str, Any]:
         "formatters": {
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [*_SHARED, structlog.stdlib.add_logger_name],
+                "foreign_pre_chain": [*_SHARED, structlog.stdlib.add_logger_name, _cut_what_may_repeat],
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _tell_exception, renderer],
             }
         },
@@ -108,6 +111,13 @@ def _add_facts(_: object, __: str, event: Event) -> Event:
     if facts:
         for name, value in facts.items():
             event.setdefault(name, value)
+    return event
+
+
+def _cut_what_may_repeat(_: object, __: str, event: Event) -> Event:
+    """Leave out the part of a library's line that may repeat what people wrote, or their names."""
+    if mark := _REPEATING.get(event.get("logger", "")):
+        event["event"] = str(event["event"]).partition(mark)[0]
     return event
 
 

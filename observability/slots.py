@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LIVE: Final = "gauge_live*_{slot}.db"
 
 
+_PREFIX: Final = "chatbot-metrics-"
+_SERVER_LOCK: Final = "server.lock"
+
+
 @dataclass(frozen=True, slots=True)
 class _Slot:
     name: str
@@ -31,6 +37,24 @@ class _Slot:
 
 
 _held: _Slot | None = None
+
+
+def make_folder(parent: str | None = None) -> Path:
+    """Make an empty folder for the processes of one server, and remove those of servers that were killed.
+
+    It is in use for as long as the calling process lives, or one that it forks.
+
+    Args:
+        parent: where to make it; None: where temporary files are.
+    """
+    new = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    _lock(new / _SERVER_LOCK)  # held until the process ends
+    path = new.rename(new.with_name(new.name.removeprefix(".")))  # only now others may look whether it is in use
+    for other in path.parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # it is in use, or somebody else's
+            os.close(_lock(other / _SERVER_LOCK))
+            shutil.rmtree(other)
+    return path
 
 
 def folder() -> Path | None:
@@ -52,29 +76,35 @@ def slot() -> str:
 def forget_the_dead(path: Path) -> None:
     """Remove what processes that are gone said of themselves as long as they lived, such as their open streams."""
     with _sole_access(path):
-        for lock in path.glob("slot-*.lock"):
-            descriptor = os.open(lock, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_live_gauges(path, lock.stem.removeprefix("slot-"))
-            except BlockingIOError:
-                pass  # it lives
-            finally:
-                os.close(descriptor)
+        for file in path.glob("slot-*.lock"):
+            with suppress(BlockingIOError):  # it lives
+                os.close(_lock(file))
+                _remove_live_gauges(path, file.stem.removeprefix("slot-"))
 
 
 def _take(path: Path) -> _Slot:
     with _sole_access(path):
         for number in count():
-            descriptor = os.open(path / f"slot-{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            _remove_live_gauges(path, str(number))
-            return _Slot(str(number), descriptor)
+            with suppress(BlockingIOError):
+                held = _Slot(str(number), _lock(path / f"slot-{number}.lock"))
+                _remove_live_gauges(path, held.name)
+                return held
     raise AssertionError("numbers do not end")
+
+
+def _lock(file: Path) -> int:
+    """Lock a file, which is made where there is none, and return its descriptor.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _remove_live_gauges(path: Path, name: str) -> None:

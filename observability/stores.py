@@ -44,9 +44,14 @@ async def _check_migrations() -> None:
 
 
 def _find_unapplied() -> None:
-    executor = MigrationExecutor(connection)
-    if unapplied := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+    if unapplied := unapplied_migrations():
         raise Unhealthy(f"{len(unapplied)} migrations are not applied; run manage.py migrate")
+
+
+def unapplied_migrations() -> list[str]:
+    """Return what `manage.py migrate` would apply, such as "memory.0007_names_of_people"."""
+    executor = MigrationExecutor(connection)
+    return [f"{step.app_label}.{step.name}" for step, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
 
 
 async def _check_cache() -> None:

@@ -18,6 +18,7 @@ import psutil
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 START_S = 60.0
+WORKER = "chatbot_site.webworker.WebWorker"
 METRICS_TOKEN = "of-tests"
 """What servers of tests ask for at /metrics."""
 
@@ -39,7 +40,7 @@ class LiveServer:
             self.url = f"http://127.0.0.1:{self.port}"
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", "chatbot_site.asgi:application", "--worker-class", "asgi"),
+                    *(sys.executable, "-m", "gunicorn", "chatbot_site.asgi:application", "--worker-class", WORKER),
                     *("--workers", str(workers), "--bind", f"fd://{listener.fileno()}", "--no-control-socket"),
                 ],
                 cwd=PROJECT_DIR,

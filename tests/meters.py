@@ -21,3 +21,6 @@ class NotingMeter:
 
     def left(self) -> None:
         self.failures.append("left")
+
+    def skipped(self, choice: ModelChoice, error: UpstreamFailed) -> None:
+        self.failures.append(f"{choice.model}: {error.code}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from chatbot_site.local.debian import find_program
 from chatbot_site.local.postgresql import free_port
 from tests.live_server import METRICS_TOKEN
 from tests.waiting import eventually
@@ -22,9 +22,9 @@ Series = tuple[dict[str, str], float]
 
 
 def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        message = f"There is no {name}. Install it (Debian: apt-get install prometheus)."
+    path = find_program(name)
+    if not path:
+        message = f"there is no {name} here (Debian: apt-get install prometheus)"
         assert os.environ.get("CI") != "true", message
         pytest.skip(message)
     return path
@@ -84,6 +84,10 @@ class Prometheus:
         found = self._ask("query", query=selector)["result"]
         return [(series["metric"], [float(value) for _, value in series["values"]]) for series in found]
 
+    def scrapes(self) -> float:
+        """Return how many scrapes there were, of all targets, that went well."""
+        return self.value("sum(sum_over_time(up[10m]))") or 0
+
     def is_firing(self, alert: str, **labels: str) -> bool:
         """Tell whether an alert fires now, with these of its labels."""
         wanted = {"alertname": alert, **labels}.items()
@@ -102,7 +106,7 @@ class Prometheus:
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
-    """Start one: `start_prometheus([server.port], rules=[path])`; it scrapes twice a second."""
+    """Start one: `start_prometheus([server.port], rules=[path])`; it scrapes every second."""
     with ExitStack() as stack:
 
         def start_prometheus(ports: Sequence[int], *, rules: Sequence[Path] = ()) -> Prometheus:
@@ -113,7 +117,7 @@ def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
                 "authorization": {"credentials_file": str(tmp_path / "token")},
                 "static_configs": [{"targets": targets}],
             }
-            often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+            often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
             prometheus = Prometheus(tmp_path, {"global": often, "scrape_configs": [job], "rule_files": [str(path) for path in rules]})
             stack.callback(prometheus.stop)
             prometheus.wait_until_ready()

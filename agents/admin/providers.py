@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
@@ -19,6 +19,7 @@ from unfold.admin import ModelAdmin
 from agents.models import Provider
 from agents.providers.changes import apply_key, check_change
 from agents.providers.keys import UnreadableKey, key_of
+from observability.api import open_breakers
 
 from .probing import probe
 
@@ -94,6 +95,14 @@ class ProviderAdmin(ModelAdmin):
         # Async: it checks the person itself.
         return [path("<int:provider_id>/probe/", probe, name="agents_provider_probe"), *urls]
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        found = Provider.objects.filter(pk=object_id).first() if object_id.isascii() and object_id.isdigit() else None
+        context = {"breakers": _paused_at(found) if found else []}
+        response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
+        return response
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         providers: QuerySet[Provider] = super().get_queryset(request).annotate(agents=Count("versions__agent", distinct=True))
         return providers
@@ -164,7 +173,7 @@ class ProviderAdmin(ModelAdmin):
 
     @admin.display(description="provider", ordering="slug")
     def provider(self, provider: Provider) -> SafeString:
-        return render_to_string("admin/agents/provider/name.html", {"provider": provider})
+        return render_to_string("admin/agents/provider/name.html", {"provider": provider, "paused": _paused_at(provider)})
 
     @admin.display(description="key")
     def key_source(self, provider: Provider) -> SafeString:
@@ -182,6 +191,11 @@ class ProviderAdmin(ModelAdmin):
 def _is_kept(provider: Provider | None) -> bool:
     """Whether set-up keeps the row in step with the environment."""
     return bool(provider and (provider.from_environment or provider.is_demo))
+
+
+def _paused_at(provider: Provider) -> list[Any]:
+    """Return the open breakers of its models."""
+    return [breaker for breaker in open_breakers() if breaker.provider == provider.slug]
 
 
 def _stored_key(provider: Provider) -> str:

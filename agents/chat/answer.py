@@ -16,6 +16,7 @@ from agents.providers.base import NoModel, UpstreamFailed
 from agents.versions.live import AgentNotFound, Answering, LiveVersions, load_draft
 from observability.api import run_burst
 from observability.errors import ChatbotError
+from observability.logs import without
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,13 @@ async def answer(question: Question) -> AsyncGenerator[ChatEvent, None]:
                     yield Delta(text)
             yield await turn.finish()
         except UpstreamFailed as error:
-            log.warning("turn failed", message_id=str(turn.id), agent=answering.slug, reason=error.reason, error_code=error.code)
+            log.warning(
+                "turn failed",
+                message_id=str(turn.id),
+                agent=answering.slug,
+                reason=without(error.reason, [question.message]),
+                error_code=error.code,
+            )
             error.headers = {**turn.headers, **error.headers}
             await turn.fail(error)
             raise

@@ -65,10 +65,10 @@ class Meter:
         self._number = template.number if opened else template.number - 1
         self._began_at = 0.0
 
-    def give_back(self) -> tuple[SettledAttempt, ...]:
-        """Return the end of an attempt that was promised and is not needed."""
+    def give_back(self, *, error_code: str = "") -> tuple[SettledAttempt, ...]:
+        """Return the end of an attempt that was promised and is not needed; `error_code` tells why it is not made."""
         if self._promised is not None:
-            self._ended.append(SettledAttempt(id=self._promised.id, outcome=AttemptOutcome.CANCELLED))
+            self._ended.append(SettledAttempt(id=self._promised.id, outcome=AttemptOutcome.CANCELLED, error_code=error_code))
             self._promised = None
         return tuple(self._ended)
 
@@ -142,6 +142,11 @@ class Meter:
     def left(self) -> None:
         """Note that nobody waits for the call any more."""
         self._end(AttemptOutcome.CANCELLED, is_billable=True)
+
+    def skipped(self, choice: ModelChoice, error: UpstreamFailed) -> None:
+        """Note that `choice` is not called, although it is its turn."""
+        if self._promised is not None and (self._promised.provider, self._promised.model) == (choice.provider.slug, choice.model):
+            self.give_back(error_code=error.code)
 
     def _end(self, outcome: AttemptOutcome, *, error_code: str = "", is_billable: bool) -> None:
         if running := self._running:

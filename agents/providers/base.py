@@ -33,6 +33,9 @@ class Meter(Protocol):
     def left(self) -> None:
         """Note that nobody waits for the call any more."""
 
+    def skipped(self, choice: ModelChoice, error: UpstreamFailed) -> None:
+        """Note that `choice` is not called, although it is its turn."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
@@ -58,7 +61,8 @@ class Usage:
 
 
 class ModelAnswer(Protocol):
-    """An answer that has begun. Iterate it for pieces of text; afterwards `finish_reason` and `usage` are known.
+    """An answer that has begun. Iterate it for pieces of text; afterwards `finish_reason` and `usage` are known, and
+    the `failure` that broke it midway, if one did. Whoever starts one closes it.
 
     Raises:
         UpstreamFailed: while iterating, where the answer broke midway.
@@ -72,6 +76,8 @@ class ModelAnswer(Protocol):
     def finish_reason(self) -> str: ...
     @property
     def usage(self) -> Usage | None: ...
+    @property
+    def failure(self) -> UpstreamFailed | None: ...
 
     def __aiter__(self) -> AsyncIterator[str]: ...
 
@@ -98,12 +104,16 @@ class UpstreamFailed(ChatbotError):
     title = "Failed to process message"
     remedy = "The model behind this agent did not answer. Try again in a moment; the operator's log has the reason under this request id."
 
-    def __init__(self, reason: str, *, retryable: bool, wait_s: float | None = None, is_billable: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, retryable: bool, wait_s: float | None = None, is_billable: bool = False, is_fault: bool | None = None
+    ) -> None:
         super().__init__()
         self.reason = reason
         self.is_billable = is_billable
         """Whether the model may have begun, so that the provider may charge for what it read."""
         self.retryable = retryable
+        self.is_fault = retryable if is_fault is None else is_fault
+        """Whether the provider is at fault, rather than what it was asked or with which key: a reason to leave it alone."""
         self.wait_s = wait_s
         """Seconds the provider asked to be left alone, from its Retry-After."""
 

@@ -11,6 +11,7 @@ import stamina
 import structlog
 
 from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
+from agents.providers.breakers import Guarded, breaker_of
 from agents.providers.traced import Traced
 from agents.providers.wire import OpenAIWire
 from agents.versions.live import ModelChoice
@@ -87,15 +88,15 @@ class Fallback:
 @lru_cache(maxsize=1000)
 def model_for(choices: tuple[ModelChoice, ...]) -> ChatModel:
     """Return the model that answers with the first of `choices` that can."""
-    return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(_metered(choice))) for choice in choices])
+    return Fallback([(f"{choice.provider.slug}/{choice.model}", Retrying(_guarded(choice))) for choice in choices])
 
 
 @lru_cache(maxsize=1000)
 def asked_once(choice: ModelChoice) -> ChatModel:
     """Return the model `choice`, without retries: for what is worth a moment and no more."""
-    return _metered(choice)
+    return _guarded(choice)
 
 
-def _metered(choice: ModelChoice) -> ChatModel:
+def _guarded(choice: ModelChoice) -> ChatModel:
     wire = OpenAIWire(choice.provider, choice.model)
-    return Metered(Traced(wire, choice) if is_tracing() else wire, choice)
+    return Guarded(Metered(Traced(wire, choice) if is_tracing() else wire, choice), breaker_of(choice))

@@ -41,6 +41,7 @@ class _Usage(msgspec.Struct):
 class _Completion(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    model: Any = None
     error: Any = None
 
 
@@ -51,11 +52,12 @@ class CompletionReader:
     """Turns the body's bytes into text. Afterwards `finish_reason` and `usage` hold what the provider said of it.
 
     Attributes:
+        model: which one the provider says has answered: whatever it is.
         finished: the provider said that the answer is complete.
         ended: it also said that nothing will follow, its usage included.
     """
 
-    __slots__ = ("_failure", "_rest", "ended", "finish_reason", "finished", "usage")
+    __slots__ = ("_failure", "_rest", "ended", "finish_reason", "finished", "model", "usage")
 
     def __init__(self) -> None:
         self._rest = b""
@@ -64,6 +66,7 @@ class CompletionReader:
         self.finished = False
         self.ended = False
         self.usage: Usage | None = None
+        self.model: Any = None
 
     def feed(self, data: bytes) -> str:
         """Return the text that `data`, the next bytes of an event stream, completes; often several events' worth.
@@ -121,6 +124,7 @@ class CompletionReader:
             cached = details.cached_tokens if details and isinstance(details.cached_tokens, int) else 0
             prompt_tokens = _countable(usage.prompt_tokens)
             self.usage = Usage(prompt_tokens, _countable(usage.completion_tokens), min(max(cached, 0), prompt_tokens))
+        self.model = completion.model
         text = ""
         for choice in completion.choices or ():
             if choice.index != 0:

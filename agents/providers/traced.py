@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, UpstreamFailed, Usage
+from agents.providers.base import ModelAnswer, ModelRequest, UpstreamFailed, Usage
+from agents.providers.wire import OpenAIWire, WireAnswer
 from agents.versions.live import ModelChoice
 from observability.tracing import Attribute, Span, begin_span, within
 
@@ -25,7 +26,7 @@ _VENDORS: Final = {
 class Traced:
     """Times each call of a model until its answer ended. A `ChatModel`."""
 
-    def __init__(self, model: ChatModel, choice: ModelChoice) -> None:
+    def __init__(self, model: OpenAIWire, choice: ModelChoice) -> None:
         self._model = model
         self._choice = choice
 
@@ -43,7 +44,7 @@ class Traced:
 class TracedAnswer:
     """An answer that ends its span. A `ModelAnswer`."""
 
-    def __init__(self, answer: ModelAnswer, span: Span) -> None:
+    def __init__(self, answer: WireAnswer, span: Span) -> None:
         self._answer = answer
         self._span = span
 
@@ -63,6 +64,10 @@ class TracedAnswer:
     def usage(self) -> Usage | None:
         return self._answer.usage
 
+    @property
+    def failure(self) -> UpstreamFailed | None:
+        return self._answer.failure
+
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
             async for text in self._answer:
@@ -77,7 +82,11 @@ class TracedAnswer:
 
     def _end(self, *, error: str = "") -> None:
         usage = self._answer.usage
-        self._span.note({"gen_ai.response.finish_reasons": [self._answer.finish_reason], **(usage_of(usage) if usage else {})})
+        answered: dict[str, Attribute] = {
+            "gen_ai.response.model": self._answer.answering_model,
+            "gen_ai.response.finish_reasons": [self._answer.finish_reason],
+        }
+        self._span.note(answered | (usage_of(usage) if usage else {}))
         self._span.end(error=error)
 
 

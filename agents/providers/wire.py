@@ -32,8 +32,11 @@ from observability.tracing import trace_headers
 _LINGER_S: Final = 2.0
 _LINGER_ENDED_S: Final = 0.05
 _encode: Final = msgspec.json.Encoder().encode
+# Of a provider's patience: a turn's deadline is set a moment before its call is made.
+_MOST_OF_IT: Final = 0.8
 _MAX_JSON_BYTES: Final = 10_000_000
 _MOST_REASON_CHARS: Final = 600
+_MOST_MODEL_CHARS: Final = 200
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # These vendors refuse `max_tokens` for their newer models; other servers know only that name.
 _NEW_NAME_HOSTS: Final = ("api.openai.com", ".openai.azure.com")
@@ -67,7 +70,10 @@ class OpenAIWire:
             if response is not None:
                 await response.aclose()
             if isinstance(error, TimeoutError):
-                raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False, is_billable=True) from None
+                # Who asks for an answer sooner than the provider has to give one may not blame it.
+                patience_s = provider.first_token_timeout_s if request.stream else provider.total_timeout_s
+                is_fault = wait_s > _MOST_OF_IT * patience_s
+                raise UpstreamTimedOut(f"no answer within {wait_s:.1f} s", retryable=False, is_billable=True, is_fault=is_fault) from None
             if isinstance(error, httpx2.RequestError):
                 raise UpstreamFailed(f"the answer broke off: {error!r}", retryable=True, is_billable=True) from error
             if isinstance(error, UpstreamFailed):
@@ -103,7 +109,7 @@ class OpenAIWire:
 class WireAnswer:
     """An answer that arrives. A `ModelAnswer`."""
 
-    __slots__ = ("_asked", "_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "model", "provider")
+    __slots__ = ("_asked", "_chunks", "_deadline", "_first", "_reader", "_response", "_silence_s", "failure", "model", "provider")
 
     def __init__(self, response: httpx2.Response, provider: ProviderSnapshot, model: str, deadline: float) -> None:
         self.provider = provider.slug
@@ -112,6 +118,7 @@ class WireAnswer:
         self._response = response
         self._reader = CompletionReader()
         self._deadline = deadline
+        self.failure: UpstreamFailed | None = None
         self._silence_s = provider.between_tokens_timeout_s
         self._first = ""
         # httpx2's decoder is only in the way where nothing is compressed.
@@ -125,6 +132,11 @@ class WireAnswer:
     @property
     def usage(self) -> Usage | None:
         return self._reader.usage
+
+    @property
+    def answering_model(self) -> str:
+        """Which model answered, as the provider says: often one with a date; "" where it does not say."""
+        return self._reader.model[:_MOST_MODEL_CHARS] if isinstance(self._reader.model, str) else ""
 
     async def read_first(self) -> None:
         """Wait for the first words.
@@ -153,9 +165,11 @@ class WireAnswer:
                     self._reader.check()
         except httpx2.RequestError as error:
             if not self._reader.finished:
-                raise UpstreamFailed(f"the stream broke: {error!r}", retryable=False) from error
+                self.failure = UpstreamFailed(f"the stream broke: {error!r}", retryable=False, is_fault=True)
+                raise self.failure from error
         except UpstreamFailed as error:
             _make_loggable(error, self._asked)
+            self.failure = error
             raise
         finally:
             await self.aclose()
@@ -170,7 +184,8 @@ class WireAnswer:
             if self._reader.finished:
                 return b""
             silent = silence_s < left_s
-            raise UpstreamTimedOut("the stream fell silent" if silent else "the answer took too long", retryable=False) from None
+            reason = "the stream fell silent" if silent else "the answer took too long"
+            raise UpstreamTimedOut(reason, retryable=False, is_fault=True) from None
 
     async def _next_chunk(self) -> bytes:
         chunk = await anext(self._chunks, b"")
@@ -223,6 +238,7 @@ async def _refusal(response: httpx2.Response) -> UpstreamFailed:
         f"HTTP {response.status_code}: {said}",
         retryable=response.status_code in _RETRYABLE_STATUSES,
         wait_s=_retry_after_s(response),
+        is_fault=response.is_server_error or response.status_code == httpx2.codes.REQUEST_TIMEOUT,
     )
 
 

@@ -31,6 +31,7 @@ def test(interrupts: Interrupts, arguments: Sequence[str]) -> int:
     """Run pytest with `arguments`; return its exit code."""
     chromium = ensure_chromium()
     ensure_program("pgbouncer", package="pgbouncer", tests="the transaction pooler")
+    ensure_program("prometheus", package="prometheus", tests="metrics and alert rules")
     with throw_away_services(interrupts) as env:
         workers = max(2, min(WORKERS, os.cpu_count() or 2))
         command = [sys.executable, "-m", "pytest", "-n", str(workers), *arguments]

@@ -218,6 +218,14 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "Alerts",
+                "items": [
+                    _sidebar("Incidents", "notifications_active", "observability_incident", "may_view_incidents"),
+                    _sidebar("Alert rules", "rule", "observability_alertrule", "may_view_alert_rules"),
+                    _sidebar("Alert targets", "campaign", "observability_alerttarget", "may_view_alert_targets"),
+                ],
+            },
+            {
                 "title": "What was said",
                 "items": [
                     _sidebar("Conversations", "forum", "memory_conversation", "may_view_conversations"),
@@ -297,6 +305,8 @@ def settings_from(environment: Environment) -> dict[str, Any]:
         "EMBEDDING_CACHE_S": environment.embedding_cache_s,
         "EMBEDDER_URL": environment.embedder_url,
         "MEMORY_DEADLINE_MS": environment.memory_deadline_ms,
+        "BREAKER_FAILURES": environment.breaker_failures,
+        "BREAKER_WAIT_S": environment.breaker_wait_s,
         "CHAT_MAX_MESSAGE_CHARS": environment.chat_max_message_chars,
         "CHAT_MAX_REPLY_CHARS": environment.chat_max_reply_chars,
         "CHAT_MAX_CONCURRENT_TURNS": environment.chat_max_concurrent_turns,

@@ -205,6 +205,15 @@ class Environment(BaseSettings):
     max_body_bytes: int = Field(
         default=2_500_000, ge=1_000, le=100_000_000, description="the largest request body in bytes, 1,000 to 100,000,000"
     )
+    breaker_failures: int = Field(
+        default=10,
+        ge=0,
+        le=1000,
+        description="after how many failures in a row a model is left alone for a while, up to 1,000; 0: never",
+    )
+    breaker_wait_s: float = Field(
+        default=10.0, ge=0.1, le=3600, description="for how many seconds it is left alone before one call tries it again, 0.1 to 3,600"
+    )
     database_pool_size: int = Field(default=8, ge=2, le=200, description="how many database connections one process may open, 2 to 200")
 
     @field_validator(

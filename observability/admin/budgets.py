@@ -32,7 +32,8 @@ _LIMITS: Final = ("limit_usd", "limit_tokens", "on_unknown_price", "cheaper_at")
 _SHOWN_PERIODS: Final = 12
 
 
-def _time_zones() -> list[tuple[str, str]]:
+def time_zones() -> list[tuple[str, str]]:
+    """Return the time zones that people choose from."""
     usual = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix/", "right/", "SystemV/")))
     return [(name, name) for name in ("UTC", *usual)]
 
@@ -52,7 +53,7 @@ class BudgetForm(BudgetModelForm):
         help_text="Which one, of a budget for one key. For each end user: only what is spent with this key.",
     )
     time_zone = forms.ChoiceField(
-        choices=_time_zones, initial="UTC", widget=widgets.UnfoldAdminSelectWidget(), help_text="Where a day, a week or a month begins."
+        choices=time_zones, initial="UTC", widget=widgets.UnfoldAdminSelectWidget(), help_text="Where a day, a week or a month begins."
     )
 
     class Meta:

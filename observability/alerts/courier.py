@@ -5,7 +5,7 @@ public addresses only, connections go to what was vetted, redirects are not foll
 secret but the target's address, and whoever started it ends it when it takes too long.
 
 Reads one JSON object from standard input, a `Parcel`, and answers on standard output with `{"error": ""}` or with what went wrong, in
-words that hold nothing of the address but its host. Imports nothing of Django: it starts in half a second.
+words that hold nothing of the address but its host. Imports nothing of Django: it starts in a third of a second.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _guard(journey: _Journey) -> None:
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STARTING_PROGRAMS:
             raise Refused("an alert starts no program")
-        if event in ("socket.connect", "socket.sendto") and not _may_meet(arguments[1], journey.vetted):
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and not _may_meet(arguments[1], journey.vetted):
             raise Refused("not an address that was vetted")
 
     socket.getaddrinfo = vetted_look_up
@@ -212,6 +212,8 @@ def _guard(journey: _Journey) -> None:
 
 
 def _may_meet(address: Any, vetted: set[str]) -> bool:
+    if address is None:  # on a connection that was let through
+        return True
     if not isinstance(address, tuple):  # a socket in the file system
         return False
     host = str(address[0])

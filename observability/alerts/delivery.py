@@ -99,16 +99,17 @@ def _parcel(kind: str, address: Address, message: Message, *, is_trial: bool = F
 
 
 async def _send_courier(parcel: Parcel) -> str:
-    courier = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "observability.alerts.courier",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        cwd=_PROJECT_DIR,
-        env={name: value for name, value in os.environ.items() if name in _ITS_ENVIRONMENT} | {"HOME": os.devnull},
-    )
+    try:
+        courier = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "observability.alerts.courier"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd=_PROJECT_DIR,
+            env={name: value for name, value in os.environ.items() if name in _ITS_ENVIRONMENT} | {"HOME": os.devnull},
+        )
+    except OSError as error:
+        return f"the process that sends alerts could not be started: {type(error).__name__}"
     try:
         async with asyncio.timeout(DEADLINE_S):
             answer, _ = await courier.communicate(parcel.packed())

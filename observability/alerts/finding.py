@@ -69,12 +69,12 @@ def find_errors(asked: Asked) -> list[Seen]:
 
 
 def find_providers_down(asked: Asked) -> list[Seen]:
-    """Providers of which so many calls failed, and not one was answered."""
+    """Providers at which so many turns or jobs failed, however often each was tried, and not one call was answered."""
     statement = """
         SELECT provider, count(*), mode() WITHIN GROUP (ORDER BY error_code) FROM observability_attempt
         WHERE id >= %(since_id)s AND provider <> ''
           AND (outcome = 'done' OR error_code IN ('upstream-failed', 'upstream-timed-out'))
-        GROUP BY provider HAVING count(*) >= %(threshold)s AND NOT bool_or(outcome = 'done')
+        GROUP BY provider HAVING count(DISTINCT coalesce(turn_id, id)) >= %(threshold)s AND NOT bool_or(outcome = 'done')
     """
     return [
         Seen(

@@ -56,7 +56,7 @@ KINDS: Final[dict[AlertKind, Kind]] = {
     ),
     AlertKind.UPSTREAM_DOWN: Kind(
         find=finding.find_providers_down,
-        measure="calls of a provider failed, and none was answered",
+        measure="turns or jobs failed at a provider, and none was answered",
         about="Chat goes on where agents have fallback models at another provider.",
         example="Provider openai: all 14 calls in the last 3 minutes failed, most with upstream-timed-out.",
         remedy="Use “Test the connection” on the provider's page, and look at its status page.",
@@ -133,7 +133,7 @@ KINDS: Final[dict[AlertKind, Kind]] = {
     ),
     AlertKind.EVALUATION_FAILURES: Kind(
         find=finding.find_failed_evaluations,
-        measure="failures of evaluations",
+        measure="failed evaluations",
         about="Calls made to evaluate an agent, or the work itself.",
         example="Evaluations of agent helper failed 3 times in the last 60 minutes.",
         remedy="Look at the attempts of the kind “evaluation” in the ledger.",

@@ -111,6 +111,14 @@ def give_up_for(target: AlertTarget) -> int:
     )
 
 
+def give_up_for_nobody() -> None:
+    """Give up what waits for a target that is off, or for ALERT_WEBHOOK_URL where it is not set any more."""
+    waiting = Notice.objects.filter(state=NoticeState.WAITING)
+    waiting.filter(target__is_active=False).update(state=NoticeState.GIVEN_UP, last_error="the target was switched off")
+    if not settings.ALERT_WEBHOOK_URL:
+        waiting.filter(target=None).update(state=NoticeState.GIVEN_UP, last_error="ALERT_WEBHOOK_URL is not set any more")
+
+
 async def send_due(client: httpx2.AsyncClient, *, now: datetime) -> int:
     """Send everything that is due, one target after the other, and return how many messages were taken."""
     sent = 0

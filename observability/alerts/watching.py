@@ -13,6 +13,7 @@ import structlog
 from observability.alerts import outage, sending
 from observability.alerts.incidents import forget_old, look
 from observability.bursts import run_burst
+from observability.jobs import note_job_failure
 from observability.models import Telling
 from observability.outbound import new_client
 from observability.queues import Queue, register_queue
@@ -24,7 +25,7 @@ QUEUE: Final = "alerts"
 _LOOK_EVERY_S: Final = 10.0
 _SEND_EVERY_S: Final = 2.0
 _WATCH_EVERY_S: Final = 5.0
-_WAITING: Final = "SELECT count(*), min(created_at) FROM observability_notice WHERE state = 'waiting' AND due_at <= now() AND tries > 0"
+_WAITING: Final = "SELECT count(*), min(created_at) FROM observability_notice WHERE state = 'waiting' AND tries > 0"
 
 Clock = Callable[[], datetime]
 
@@ -54,6 +55,7 @@ async def _keep_looking(stopping: asyncio.Event, *, every_s: float, clock: Clock
         for change in await run_burst(look, now=now) or ():
             write = log.info if change.telling is Telling.RESOLVED else log.warning
             write(f"alert {change.telling.label}", rule=change.incident.rule.kind, about=change.incident.name, text=change.text)
+        await run_burst(sending.give_up_for_nobody)
         await run_burst(forget_old, now=now)
 
     await keep_doing(stopping, step, every_s=every_s, what="looking for what is wrong", queue=QUEUE)
@@ -65,7 +67,8 @@ async def _keep_sending(stopping: asyncio.Event, client: httpx2.AsyncClient, *, 
 
     async def step() -> None:
         for target_id in [target_id for target_id, task in under_way.items() if task.done()]:
-            under_way.pop(target_id).result()
+            if error := under_way.pop(target_id).exception():
+                await _note(error)
         now = clock()
         for target_id in await run_burst(sending.waiting_targets, now=now, but=list(under_way)):
             under_way[target_id] = asyncio.create_task(sending.send_to(target_id, client=client, now=now))
@@ -74,6 +77,13 @@ async def _keep_sending(stopping: asyncio.Event, client: httpx2.AsyncClient, *, 
         await keep_doing(stopping, step, every_s=every_s, what="sending alerts", queue=QUEUE)
     finally:
         await asyncio.gather(*under_way.values(), return_exceptions=True)  # each ends within its deadline
+
+
+async def _note(error: BaseException) -> None:
+    """Of one target: the others are told all the same, and its lease ends."""
+    log.warning("sending to a target failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+    if isinstance(error, Exception):
+        await note_job_failure(QUEUE, error)
 
 
 async def _keep_watching_postgresql(stopping: asyncio.Event, client: httpx2.AsyncClient, *, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import secrets
 import shlex
@@ -60,6 +61,8 @@ def test_web_listens_on_both_families_and_stops_when_asked(web, tmp_path):
     assert {file.name for file in (tmp_path / "data" / "tokenizer").iterdir()}
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]  # gunicorn's own, too
+    assert {"Handling signal: term", "Shutting down: Master"} <= {line["event"] for line in lines}
 
 
 def test_a_wrong_setting_is_one_sentence():

@@ -68,6 +68,7 @@ def test_the_image_runs_the_procfile_as_an_ordinary_user():
     for name in ("web", "worker", "embedder"):
         assert compose[name]["read_only"] is True
         assert compose[name]["cap_drop"] == ["ALL"]
+    assert compose["embedder"]["ports"][0].endswith(":" + compose["web"]["environment"]["PORT"])
     named = {*compose["web"]["environment"]} - {"POSTGRES_PASSWORD"}
     assert named <= {name.upper() for name in Environment.model_fields}
 

@@ -35,16 +35,17 @@ class Load:
         self.failed: list[str] = []
 
     async def __aenter__(self) -> Load:
-        self._tasks = [asyncio.create_task(self._call(stream=stream)) for stream in 6 * (False, True)]
+        kinds = [(stream, keeps_open) for stream in (False, True) for keeps_open in (False, True)]
+        self._tasks = [asyncio.create_task(self._call(stream=stream, keeps_open=keeps_open)) for stream, keeps_open in 3 * kinds]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping.set()
         await asyncio.gather(*self._tasks)
 
-    async def _call(self, *, stream: bool) -> None:
-        # A platform's proxy chooses a target for each request, and none that it is about to stop.
-        limits = httpx2.Limits(max_keepalive_connections=0)
+    async def _call(self, *, stream: bool, keeps_open: bool) -> None:
+        # Some proxies open a connection for each request, others keep theirs.
+        limits = httpx2.Limits(max_keepalive_connections=1 if keeps_open else 0)
         url = f"http://127.0.0.1:{self._port}"
         async with httpx2.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=30, trust_env=False) as client:
             while not self._stopping.is_set() and not self.failed:
@@ -53,7 +54,7 @@ class Load:
                     response = await client.post(PATH, json={"message": "Hello", "stream": stream})
                     reply = _reply(response, stream=stream)
                 except Exception as error:
-                    self.failed.append(f"{kind}: {error!r}")
+                    self.failed.append(f"{kind}, connection kept open {keeps_open}: {error!r}")
                 else:
                     self.answered[kind] += 1
                     if reply != ANSWER:

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 from django.db import connection
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from memory import recall as recalling
@@ -176,6 +177,20 @@ def test_a_call_that_nobody_waited_for_is_estimated_and_not_free(server, price):
         run(embed(["one two three"], model=embedding_model(), timeout_s=0.3))
     [call] = calls_of(server)
     assert (call.outcome, call.is_estimated, call.prompt_tokens) == ("cancelled", True, 3)
+
+
+def test_a_call_is_counted_with_its_tokens_and_cost(server, price):
+    agent = unique("agent")
+
+    async def embed_for_agent():
+        with charged_to(Payer(agent=agent)):
+            await embed(["one two three"], model=embedding_model())
+
+    run(embed_for_agent())
+    labels = {"provider": PROVIDER, "model": server.model, "outcome": "done"}
+    assert REGISTRY.get_sample_value("chatbot_upstream_attempts_total", labels) == 1
+    assert REGISTRY.get_sample_value("chatbot_tokens_total", {"agent": agent, "model": server.model, "kind": "prompt"}) == 3
+    assert REGISTRY.get_sample_value("chatbot_cost_usd_total", {"agent": agent, "model": server.model}) == pytest.approx(0.0003)
 
 
 def test_what_is_in_the_cache_is_no_call(server, settings):

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, Counter
 from uuid_utils.compat import uuid7
 
 from observability import metrics
-from observability.counting import count_recall, count_response, count_turn, open_stream
+from observability.counting import count_recall, count_response, count_turn, open_stream, show_breaker
 from observability.ledger import SettledAttempt
 from observability.metrics import Series
 from observability.models import AttemptOutcome, SavedBy
@@ -134,6 +134,13 @@ def test_a_stream_is_open_until_it_ends():
     before = value("chatbot_open_streams")
     assert asyncio.run(_streaming()) == before + 1
     assert value("chatbot_open_streams") == before
+
+
+def test_a_breaker_is_shown():
+    labels = {"provider": unique("provider"), "model": "large"}
+    for state in (2, 1, 0):
+        show_breaker(**labels, state=state)
+        assert value("chatbot_breaker_state", **labels) == state
 
 
 def test_methods_and_routes_that_a_caller_makes_up_are_no_labels():

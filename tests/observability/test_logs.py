@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import logging.config
@@ -84,6 +85,16 @@ def test_a_message_that_repeats_what_people_wrote_is_left_out(error: Exception, 
     assert "could not go on" in line["exception"]
     assert type(error).__name__ in line["exception"]
     assert CANARY not in json.dumps(line)
+
+
+def test_libraries_do_not_repeat_it_either(capfd: pytest.CaptureFixture[str]) -> None:
+    async def forget() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "Task exception was never retrieved", "future": ValueError(CANARY)})
+
+    asyncio.run(forget())
+    logging.getLogger("django.request").error("%s: %s", "Internal Server Error", f"/api/users/{CANARY}/export")
+    assert [line["event"] for line in lines(capfd)] == ["Task exception was never retrieved", "Internal Server Error"]
 
 
 @pytest.mark.parametrize("error", [OSError(111, "Connection refused"), TypeError("too few arguments"), NotFound("No such agent.")])

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from observability.slots import forget_the_dead
+from tests.waiting import eventually
 
 # A process that counts what it is told to, and says in which slot: "+" counts a message, "(" opens a stream.
 _COUNTING = """
@@ -131,3 +133,53 @@ print(mine, os.read(reader, 10).decode(), slots.slot())
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=env, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["0", "1", "0"], done.stderr
+
+
+# A server: makes its folder, forks a worker, and waits.
+_SERVER = """
+import os, sys, time
+from observability.slots import make_folder
+folder = make_folder(sys.argv[1])
+if worker := os.fork():
+    print(folder, worker, flush=True)
+time.sleep(60)
+"""
+
+
+class Server:
+    def __init__(self, parent):
+        self._process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", _SERVER, str(parent)], stdout=subprocess.PIPE, text=True)
+        folder, worker = self._process.stdout.readline().split()
+        self.folder, self._worker = folder, psutil.Process(int(worker))
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def kill_worker(self):
+        self._worker.kill()
+        eventually(lambda: not self._worker.is_running() or self._worker.status() == psutil.STATUS_ZOMBIE, what="the worker is gone")
+
+
+def test_folders_of_killed_servers_are_removed_by_the_next_one(tmp_path):
+    def folders():
+        return {str(path) for path in tmp_path.iterdir()}
+
+    first = Server(tmp_path)
+    second = Server(tmp_path)
+    try:
+        assert folders() == {first.folder, second.folder}
+        first.kill()
+        third = Server(tmp_path)
+        assert folders() == {first.folder, second.folder, third.folder}  # a worker of the first still lives
+        first.kill_worker()
+        third.kill_worker()
+        third.kill()
+        fourth = Server(tmp_path)
+        assert folders() == {second.folder, fourth.folder}
+        fourth.kill_worker()
+        fourth.kill()
+    finally:
+        second.kill_worker()
+        second.kill()

@@ -73,7 +73,7 @@ def spans_of_trace(collector: Sink, count: int) -> dict[str, list[Span]]:
 def test_a_request_is_one_trace_from_the_caller_to_the_model(
     traced_server: LiveServer, collector: Sink, upstream: Upstream, make_chat_agent: Callable[..., Any]
 ) -> None:
-    upstream.script(Refusal(503), Reply(f"A reply with {CANARY}", usage=(11, 7)))
+    upstream.script(Refusal(503), Reply(f"A reply with {CANARY}", usage=(11, 7), model="some-model-2026-11-01"))
     agent, request_id = make_chat_agent(upstream, model="some-model"), unique("request")
     headers = {"traceparent": PARENT, "X-Request-ID": request_id}
     with traced_server.client() as client:
@@ -103,6 +103,7 @@ def test_a_request_is_one_trace_from_the_caller_to_the_model(
         assert attributes(attempt)["server.address"] == "127.0.0.1"
     assert attributes(failed)["error.type"] == "upstream-failed"
     assert attributes(done)["gen_ai.response.finish_reasons"] == ["stop"]
+    assert attributes(done)["gen_ai.response.model"] == "some-model-2026-11-01"
     assert (attributes(done)["gen_ai.usage.input_tokens"], attributes(done)["gen_ai.usage.output_tokens"]) == (11, 7)
     passed_on = [call.headers["traceparent"] for call in upstream.calls]
     assert passed_on == [f"00-{TRACE_ID}-{attempt.span_id.hex()}-01" for attempt in (failed, done)]

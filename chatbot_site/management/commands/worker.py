@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import Any
 
+import structlog
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand
 
 from agents.chat.facts import read_facts
@@ -17,12 +20,20 @@ from memory.api import keep_reading_facts, keep_remembering, keep_summarising, k
 from observability.api import keep_alerting, keep_log_level, keep_prices, keep_serving_metrics, keep_settling_orphans, keep_summing
 from observability.outbound import close_transports
 
+log = structlog.get_logger(__name__)
+
 
 class Command(BaseCommand):
     help = "What is done in the background: memory, summaries, upkeep, prices, alerts. Any number may run."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        asyncio.run(_work())
+        try:
+            asyncio.run(_work())
+        except ImproperlyConfigured:  # a remedy, in words
+            raise
+        except Exception:  # as a line of the log, without what it may repeat; not as Python's own traceback
+            log.exception("the worker broke")
+            sys.exit(1)
 
 
 async def _work() -> None:

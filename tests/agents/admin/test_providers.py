@@ -12,6 +12,7 @@ from django.test import Client
 
 from agents.models import Provider
 from agents.providers.keys import key_of, seal
+from observability.api import breaker_closed, breaker_opened
 from tests.factories import make_agent, make_provider, make_user, unique
 from tests.waiting import eventually
 
@@ -177,3 +178,14 @@ def test_the_list_cannot_be_asked_what_a_stored_key_looks_like(operator: Client)
     make_provider(encrypted_key=seal(CANARY))
     assert operator.get(f"{LIST}?encrypted_key__startswith=gAAAA").status_code == 400
     assert operator.get(f"{LIST}?slug__startswith=p").status_code == 200
+
+
+def test_a_model_that_is_left_alone_shows_until_it_answers_again(operator: Client) -> None:
+    provider = make_provider()
+    page = f"{LIST}{provider.pk}/change/"
+    breaker_opened(provider=provider.slug, model="gpt-6-luna", reason="10 failures in a row")
+    assert "left alone: 1 model" in operator.get(LIST).content.decode()
+    assert "<strong>gpt-6-luna</strong> is left alone since" in operator.get(page).content.decode()
+    breaker_closed(provider=provider.slug, model="gpt-6-luna")
+    assert "left alone" not in operator.get(LIST).content.decode()
+    assert "left alone" not in operator.get(page).content.decode()

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from agents.models import Agent, AgentVersion, Provider, Publication
 from memory.models import Conversation, Erasure, MemoryOwner, Subject, Turn, TurnState, UpkeepRun
-from observability.models import Attempt, Budget, Limit, LogLevel, ModelPrice
+from observability.models import AlertRule, AlertTarget, Attempt, Budget, Incident, Limit, LogLevel, ModelPrice
 from tests.factories import make_agent, make_key, make_passage, make_provider, make_user, make_version
 
 ROLES = (None, "", "editor", "operator", "superuser")
@@ -65,6 +65,9 @@ COST = {
     for model in ("modelprice", "budget", "limit")
     for page in ("changelist", "add", "change", "delete", "history")
 } | {f"admin:observability_attempt_{page}" for page in ("changelist", "change", "history")}
+ALERTS = {f"admin:observability_alerttarget_{page}" for page in ("changelist", "add", "change", "delete", "history")} | {
+    f"admin:observability_{model}_{page}" for model in ("alertrule", "incident") for page in ("changelist", "change", "history")
+}
 LOG_LEVEL = {f"admin:observability_loglevel_{page}" for page in ("changelist", "add", "change", "history", "restore")}
 LOOKED_AT = ("conversation", "turn", "subject", "erasure", "upkeeprun")
 READ_ONLY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("changelist", "change", "history")}
@@ -80,13 +83,16 @@ NOBODY = (
     {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("add", "delete")}
     | {f"admin:observability_attempt_{page}" for page in ("add", "delete")}
     | {"admin:observability_loglevel_delete"}
+    | {f"admin:observability_{model}_{page}" for model in ("alertrule", "incident") for page in ("add", "delete")}
 )
-# Async, so two check people by themselves: test_trying.py and test_probing.py ask them. The search is off: test_agents.py.
-ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"}
+# Async, so they check people by themselves: test_trying.py, test_probing.py and test_alerts.py ask them. The search is off: test_agents.py.
+ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"} | {
+    f"admin:observability_{model}_test" for model in ("alerttarget", "alertrule")
+}
 
 EDITING = AGENT_WRITING | KNOWLEDGE_WRITING
 READING = STAFF | AGENT_READING | KNOWLEDGE_READING
-OPERATING = READING | PROVIDER | KEYS | COST | LOG_LEVEL | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
+OPERATING = READING | PROVIDER | KEYS | COST | ALERTS | LOG_LEVEL | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
 ALLOWED = {
     "editor": READING | EDITING,
     "operator": OPERATING,
@@ -125,6 +131,10 @@ def addresses(db: None) -> dict[str, str]:
     )  # fmt: skip
     ids = {"agents_agent": agent.pk, "agents_provider": provider.pk, "memory_conversation": conversation.pk, "memory_turn": turn.pk}
     key = make_key(agent).key
+    rule = AlertRule.objects.get(kind="latency")
+    incident = Incident.objects.create(
+        rule=rule, subject="helper", name="agent helper", text="It is slow.", value=11, first_seen_at=now, last_seen_at=now, opened_at=now
+    )
     ids |= {"agents_apikey": key.pk, "agents_keyowner": key.owner_id}
     ids |= {"auth_user": person.pk, "auth_group": person.groups.get().pk}
     collection = MemoryOwner.objects.create(kind="shared", collection="prices")
@@ -136,6 +146,9 @@ def addresses(db: None) -> dict[str, str]:
         "observability_modelprice": ModelPrice.objects.create(provider="p", model="m", input_usd=1, output_usd=1, effective_from=now).pk,
         "observability_budget": Budget.objects.create(name="All", limit_usd=1).pk,
         "observability_limit": Limit.objects.create(scope="key").pk,
+        "observability_alerttarget": AlertTarget.objects.create(name="Ops", kind="slack").pk,
+        "observability_alertrule": rule.pk,
+        "observability_incident": incident.pk,
         "observability_loglevel": LogLevel.objects.create(level="DEBUG", set_at=now, until=now, set_by="anna").pk,
         "observability_attempt": Attempt.objects.create(id=uuid.uuid4(), kind="chat", started_at=now, deadline_at=now).pk,
     }
@@ -195,7 +208,19 @@ def test_editor_cannot_change_providers(addresses: dict[str, str], editor: Clien
 
 EVERY_PAGE = [
     *("Overview", "Agents", "Providers", "API keys", "Key owners"),
-    *("Cost overview", "Budgets", "Limits", "Prices", "Ledger", "Conversations", "Turns", "Upkeep"),
+    *(
+        "Cost overview",
+        "Budgets",
+        "Limits",
+        "Prices",
+        "Ledger",
+        "Incidents",
+        "Alert rules",
+        "Alert targets",
+        "Conversations",
+        "Turns",
+        "Upkeep",
+    ),
     *("People", "Shared knowledge", "Erasures", "Log level", "Users", "Groups"),
 ]
 

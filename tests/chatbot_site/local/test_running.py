@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def get(port, path, *, host="127.0.0.1"):
     return answer.status, json.loads(answer.read())
 
 
+def metrics(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
 def is_closed(port):
     try:
         get(port, "/health")
@@ -40,7 +49,8 @@ def is_closed(port):
 def test_first_run_second_run_and_recovery(start, data_dir):
     port = free_port()
     provider = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "none", "DEFAULT_CHAT_MODEL": "some-model", "PORT": str(port)}
-    first = start(RUN, **provider)
+    worker_port = free_port()
+    first = start(RUN, WORKER_METRICS_PORT=str(worker_port), **provider)
     first.wait_for_line("Ctrl-C stops the server.")
     assert get(port, "/health")[1]["status"] == "ok"
     assert {agent["slug"] for agent in get(port, "/api/agents")[1]["agents"]} >= {"support", "sales"}
@@ -51,6 +61,10 @@ def test_first_run_second_run_and_recovery(start, data_dir):
     ):
         assert shown in first.output
     assert len(re.findall(r"password \S+", first.output)) == 1
+
+    # metrics of both, without a token
+    for metrics_port in (port, worker_port):
+        eventually(lambda of=metrics_port: "chatbot_database_up 1.0" in metrics(of), what=f"metrics on {metrics_port}", timeout_s=30)
 
     # both addresses of localhost, and no other
     if IPV6.exists() and f"{1:032x}" in IPV6.read_text():

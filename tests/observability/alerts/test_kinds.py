@@ -144,6 +144,17 @@ def test_a_provider_that_answers_once_is_not_down(only):
     assert look_at() == []
 
 
+def test_a_turn_that_is_tried_again_and_again_is_one(only):
+    only("upstream_down")
+    turn_id = uuid7()
+    for number in range(1, 6):
+        fail(provider="openai", turn_id=turn_id, number=number)
+    assert look_at() == []
+    fail(2, provider="openai")
+    [change] = look_at()
+    assert "all 7 calls" in change.text
+
+
 def test_a_fallback_that_answered_is_no_failed_turn(only):
     only("error_rate")
     for _ in range(5):

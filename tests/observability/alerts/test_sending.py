@@ -13,7 +13,8 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from observability.alerts import delivery, sending
-from observability.alerts.watching import keep_alerting
+from observability.alerts.standing import failing_targets, latest_incidents
+from observability.alerts.watching import keep_alerting, register_alert_queue
 from observability.models import AlertRule, AlertTarget, Incident, JobFailure, Notice, NoticeState, TargetKind
 from observability.queues import Queue, register_queue
 from tests.factories import unique
@@ -216,6 +217,47 @@ def test_what_waits_for_a_target_that_is_switched_off_is_given_up(slack, slack_t
     assert sending.give_up_for(slack_target) == 1
     AlertTarget.objects.update(is_active=True)
     assert send_all() == 0
+
+
+def test_what_waits_for_a_webhook_that_is_not_set_any_more_is_given_up(webhook, settings):
+    webhook.answers = 500
+    fail_job()
+    look_at()
+    send_all()
+    assert [target.name for target in failing_targets()] == ["ALERT_WEBHOOK_URL"]
+    settings.ALERT_WEBHOOK_URL = ""
+    sending.give_up_for_nobody()
+    assert Notice.objects.get().state == NoticeState.GIVEN_UP
+    assert failing_targets() == []
+
+
+def test_a_target_that_does_not_take_its_alerts_is_an_incident_itself(webhook, slack, slack_target, only, monkeypatch):
+    monkeypatch.setattr("observability.queues._queues", {})
+    register_alert_queue()
+    slack.answers = 500
+    now = datetime.now(UTC) - timedelta(minutes=20)
+    fail_job(at=now)
+    look_at(now)
+    send_all(now)
+    AlertRule.objects.filter(kind="queue_age").update(is_active=True, holds_s=0)
+    changes = look_at()
+    [opened] = [change.text for change in changes if change.telling == "opened"]
+    assert "Queue alerts: the oldest of 1 job has waited" in opened
+    send_all()
+    assert "Queue alerts" in str(webhook.bodies)
+
+
+def test_the_latest_incidents_stand_open_ones_first():
+    now = datetime.now(UTC)
+    fail_job("old", at=now - timedelta(hours=2))
+    look_at(now - timedelta(hours=2))
+    look_at(now - timedelta(hours=1))
+    fail_job("new", at=now)
+    look_at(now)
+    assert [(line.title, line.text.split("”")[0], line.resolved_at is None) for line in latest_incidents(limit=5)] == [
+        ("Failed background work", "Background work “new", True), ("Failed background work", "Background work “old", False)
+    ]  # fmt: skip
+    assert len(latest_incidents(limit=1)) == 1
 
 
 def test_without_a_target_the_log_is_told():
