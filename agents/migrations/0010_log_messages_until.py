@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('agents', '0007_cheaper_model_and_key_scope'),
+        ('agents', '0009_classifier'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('observability', '0020_alerts'),
+        ('observability', '0008_alerts'),
     ]
 
     operations = [

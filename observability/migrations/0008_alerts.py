@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('observability', '0006_saved_by_routing'),
+        ('observability', '0007_routing_and_trimming'),
     ]
 
     operations = [
