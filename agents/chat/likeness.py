@@ -29,7 +29,7 @@ from agents.chat.replies import CachedReply, ToKeep, read_reply, reply_name, sco
 from agents.models import KeptQuestion
 from agents.versions.live import Answering
 from memory.api import Meaning, OpenedTurn, Payer, SubjectErased, hold_turns, meaning_of
-from observability.api import GroupCommit, RedisDown, keep_draining, redis_call, run_burst
+from observability.api import GroupCommit, RedisDown, count_lookups, keep_draining, redis_call, run_burst
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +90,11 @@ class Likeness:
 
     async def find(self) -> Match | None:
         """Return the kept answer of the question that is most like this one; None: none is enough, or not in time."""
+        match = await self._find_in_time()
+        count_lookups("semantic", hits=int(match is not None), misses=int(match is None))
+        return match
+
+    async def _find_in_time(self) -> Match | None:
         # What the message means is wanted later, too, for its own answer: it is found out even where nobody waits for it now.
         self._meaning = asyncio.create_task(meaning_of(self._message, payer=self._payer))
         try:
@@ -198,7 +203,7 @@ async def keep_forgetting_questions(stopping: asyncio.Event) -> None:
         ended = await run_burst(delete_ended_questions)
         return ended if ended == _MOST_ENDED else 0
 
-    await keep_draining(stopping, drain, every_s=_EVERY_S, failed="deleting questions that were kept failed")
+    await keep_draining(stopping, drain, every_s=_EVERY_S, failed="deleting questions that were kept failed", queue="questions")
 
 
 def delete_ended_questions() -> int:
