@@ -98,6 +98,8 @@ class Answering:
     simple_not_words: tuple[str, ...] = ()
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
+    trace_days: int = 0
+    """How long it is kept what the model was sent, and what else was done for a turn; 0: not at all."""
     log_messages_until: datetime | None = None
     """Until then the turn's line in the log holds what was said."""
 
@@ -263,6 +265,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         simple_max_chars=version.simple_max_chars,
         simple_not_words=tuple(version.simple_not_words),
         background=_background_of(version, tuple(choices[:1])),
+        trace_days=version.trace_days,
         log_messages_until=agent.log_messages_until,
     )
 

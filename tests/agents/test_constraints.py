@@ -64,6 +64,7 @@ COLUMNS = {
     "summary_provider_id": 7,
     "summary_model": "other",
     "conversation_days": 7,
+    "trace_days": 3,
     "reply_cache_s": 7,
     "note": "other",
     "created_at": "2001-01-01T00:00:00Z",

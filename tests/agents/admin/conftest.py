@@ -45,7 +45,7 @@ def form_of() -> Callable[..., dict[str, Any]]:
         names = [
             *("system_prompt", "greeting", "model", "temperature", "top_p", "max_output_tokens", "prompt_budget_tokens"),
             *("reply_cache_s", "memory_scope", "memory_limit", "memory_budget_tokens", "memory_threshold", "memory_cap", "memory_days"),
-            *("simple_model", "simple_max_chars", "summary_model", "conversation_days", "note"),
+            *("simple_model", "simple_max_chars", "summary_model", "conversation_days", "trace_days", "note"),
         ]
         fields = {name: "" if getattr(version, name) is None else getattr(version, name) for name in names}
         fields |= {"provider": version.provider_id or "", "summary_provider": version.summary_provider_id or ""}

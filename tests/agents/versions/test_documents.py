@@ -79,6 +79,7 @@ documents = st.builds(
     summary_provider=st.sampled_from(["", PROVIDER]),
     summary_model=texts,
     conversation_days=st.integers(0, 36_500),
+    trace_days=st.integers(0, 365),
     reply_cache_s=st.integers(0, 30 * 86_400),
     note=texts,
 )
