@@ -35,10 +35,8 @@ class RecalledPassage:
     contributions: Mapping[str, float] = field(default_factory=dict)
 
 
-def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledPassage]]) -> None:
-    """Store which memories the prompts of turns (by id) held; without a statement where there were none."""
-    if not recalled:
-        return
+def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledPassage]]) -> int:
+    """Store which memories the prompts of turns (by id) held, and return how many: some may be gone by now."""
     with acting_for(sorted({passage.owner_id for _, passage in recalled})):
         cursor.execute(
             _ADD_RECALLED,
@@ -51,3 +49,4 @@ def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledP
                 [json.dumps(dict(passage.contributions)) for _, passage in recalled],
             ],
         )
+        return int(cursor.rowcount)

@@ -90,6 +90,10 @@ class FinishedTurn:
     summarise_before: int | None = None
     """The oldest turn of the prompt: what was said before it, and stands in no summary, is to be summarised. None: nothing is."""
     recalled: tuple[RecalledPassage, ...] = ()
+    sent: str = ""
+    """What the model was sent, the JSON as it went out; "" where nothing was, or it is not to be kept."""
+    trace: str = ""
+    """What was done and when, as JSON (`memory.models.Turn`); "" where it is not to be kept."""
 
 
 _ConversationKey = tuple[str, str, str, str]
@@ -148,15 +152,18 @@ _RECENT_TURNS: Final = """
     WHERE past.chars_so_far <= asked.chars
     ORDER BY asked.position, past.seq
 """
+# Long texts go out as one, joined by a character that JSON never holds as it is: as an array they would take twenty times as long.
+_BETWEEN: Final = "\x1e"
 _FINISH_TURNS: Final = """
     UPDATE memory_turn turn
     SET state = done.state, reply = done.reply, provider = done.provider, model = done.model, finish_reason = done.finish_reason,
         error_code = done.error_code, prompt_tokens = done.prompt_tokens, completion_tokens = done.completion_tokens,
-        usage_estimated = done.usage_estimated, first_token_ms = done.first_token_ms, finished_at = clock_timestamp()
+        usage_estimated = done.usage_estimated, first_token_ms = done.first_token_ms, finished_at = clock_timestamp(),
+        sent = done.sent, trace = done.trace
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bool[],
-                %s::int[])
+                %s::int[], string_to_array(%s, chr(30), ''), string_to_array(%s, chr(30), '')::jsonb[])
       AS done (id, state, reply, provider, model, finish_reason, error_code, prompt_tokens, completion_tokens, usage_estimated,
-               first_token_ms)
+               first_token_ms, sent, trace)
     WHERE turn.id = done.id AND turn.state = 'running'
     RETURNING turn.id, turn.remember
 """
@@ -176,6 +183,8 @@ _MARK_TO_SUMMARISE: Final = """
         FOR UPDATE OF conversation SKIP LOCKED
     )
 """
+# Something that they recalled was forgotten meanwhile: no copy of it stays behind. Which of them it was would take longer to say.
+_DROP_SENT: Final = "UPDATE memory_turn SET sent = NULL WHERE id = ANY(%s::uuid[])"
 TO_REMEMBER: Final = "memory_turns"
 """The channel on which PostgreSQL tells workers that a turn waits for them."""
 _END_LEFT_BEHIND: Final = """
@@ -264,6 +273,8 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
                 [turn.completion_tokens for turn in turns],
                 [turn.usage_estimated for turn in turns],
                 [turn.first_token_ms for turn in turns],
+                _BETWEEN.join([turn.sent for turn in turns]),
+                _BETWEEN.join([turn.trace for turn in turns]),
             ],
         )
         rows = cursor.fetchall()
@@ -272,7 +283,9 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
         if cut := [(turn.id, turn.summarise_before) for turn in turns if turn.summarise_before is not None]:
             cursor.execute(_MARK_TO_SUMMARISE, [[id for id, _ in cut], [from_seq for _, from_seq in cut]])
         finished = {id for id, _ in rows}
-        add_recalled(cursor, [(turn.id, passage) for turn in turns if turn.id in finished for passage in turn.recalled])
+        recalled = [(turn.id, passage) for turn in turns if turn.id in finished for passage in turn.recalled]
+        if recalled and add_recalled(cursor, recalled) < len(recalled):
+            cursor.execute(_DROP_SENT, [[turn_id for turn_id, _ in recalled]])
     return [turn.id in finished for turn in turns]
 
 

@@ -12,9 +12,13 @@ class NotingMeter:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.failures: list[str] = []
+        self.bodies: list[bytes] = []
 
     async def begin(self, choice: ModelChoice) -> None:
         self.begun.append(choice.model)
+
+    def sending(self, body: bytes) -> None:
+        self.bodies.append(body)
 
     def failed(self, error: UpstreamFailed) -> None:
         self.failures.append(error.code)

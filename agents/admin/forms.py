@@ -50,7 +50,7 @@ GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     (
         "Conversations",
         "What becomes of conversations that grow long or old.",
-        ("summaries", "summary_provider", "summary_model", "conversation_days"),
+        ("summaries", "summary_provider", "summary_model", "conversation_days", "trace_days"),
     ),
     ("Notes", "For your colleagues; never sent to the model.", ("note",)),
 )
@@ -163,6 +163,7 @@ class DraftForm(VersionModelForm):
             "summary_provider": widgets.UnfoldAdminSelectWidget(),
             "summary_model": widgets.UnfoldAdminTextInputWidget({"list": "known-models", "autocapitalize": "off", "spellcheck": "false"}),
             "conversation_days": widgets.UnfoldAdminIntegerFieldWidget({"min": "0"}),
+            "trace_days": widgets.UnfoldAdminIntegerFieldWidget({"min": "0", "max": "365"}),
             "note": widgets.UnfoldAdminTextInputWidget(),
         }
 

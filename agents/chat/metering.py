@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -55,6 +56,12 @@ class Meter:
     def __init__(self, template: NewAttempt, *, budgets: Sequence[Budget], prompt_tokens: int, opened: bool) -> None:
         self.messages: Sequence[Message] = ()
         """What is sent: the estimate of what a call read that never told its usage."""
+        self.body = b""
+        """The same as it went out last, byte for byte."""
+        self.begun: dict[UUID, float] = {}
+        """When each attempt was called, on the event loop's clock."""
+        self.passed_over: list[tuple[str, str, str, float]] = []
+        """Models that were not called although it was their turn: provider, model, why (an error code), and when."""
         self.template = template
         self._budgets = budgets
         self._prompt_tokens = prompt_tokens
@@ -89,6 +96,12 @@ class Meter:
                 await self._promise(replace(wanted, id=uuid7(), number=self._number, started_at=datetime.now(UTC)))
         self._running, self._promised = self._promised, None
         self._began_at = asyncio.get_running_loop().time()
+        if self._running is not None:
+            self.begun[self._running.id] = self._began_at
+
+    def sending(self, body: bytes) -> None:
+        """Note what the call sends."""
+        self.body = body
 
     async def _attempt_of(self, choice: ModelChoice) -> NewAttempt:
         return replace(
@@ -145,6 +158,7 @@ class Meter:
 
     def skipped(self, choice: ModelChoice, error: UpstreamFailed) -> None:
         """Note that `choice` is not called, although it is its turn."""
+        self.passed_over.append((choice.provider.slug, choice.model, error.code, asyncio.get_running_loop().time()))
         if self._promised is not None and (self._promised.provider, self._promised.model) == (choice.provider.slug, choice.model):
             self.give_back(error_code=error.code)
 

@@ -29,6 +29,7 @@ from agents.chat.replies import CachedReply
 from agents.chat.routing import Route, route
 from agents.chat.running import running_turns
 from agents.chat.telling import Teller
+from agents.chat.trace import Trace
 from agents.chat.trimming import trimming_of
 from agents.providers.base import ModelRequest
 from agents.providers.chain import model_for
@@ -63,6 +64,7 @@ class ChatTurn:
         self._likeness: Likeness | None = None
         self._match: Match | None = None
         self._draft = Draft()
+        self._trace = Trace()
         self._ended = False
 
     @property
@@ -82,6 +84,7 @@ class ChatTurn:
         self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
         self._entering = asyncio.ensure_future(entering.submit(entry))
         self._entered = entered = await asyncio.shield(self._entering)
+        self._trace.mark("open", cache="fresh" if self._question.wants_fresh else "miss" if entered.key else "off")
         if entered.verdict.refused:
             self._ended = True
             self._tell()
@@ -94,6 +97,7 @@ class ChatTurn:
                 flights.lead(self._flight_key, str(self.id))
             if entered.refusal is not None:
                 await self._meter.wait_for_room(entered.refusal)
+                self._trace.mark("budget")
         return Started(self.id, entry.turn.session_id, self._answering.slug, self._answering.number, self.headers)
 
     def _new_meter(self, entry: Entry, entered: Entered) -> Meter:
@@ -119,9 +123,11 @@ class ChatTurn:
         key, turn_id = self._flight_key, str(self.id)
         if self._kept is None and key and not flights.is_led_by(key, turn_id):
             self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
+        self._trace.mark("flight", cache="shared" if self._kept else "miss")
         if self._kept is None and self._likeness is not None:
             self._match = await self._likeness.find()
             self._kept = self._match.reply if self._match else None
+            self._trace.mark("similar questions", cache="similar" if self._kept else "miss")
         if self._kept is not None:
             self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
@@ -158,12 +164,14 @@ class ChatTurn:
         opened = await choose_summary(answering, message=message, opened=self._opened)
         key = self._question.caller.key_id
         recalled = await recall_for(answering, message=message, opened=opened, key=key) if answering.memory_enabled else Recalled()
+        self._trace.mark("recall", recall=recalled.outcome.value if answering.memory_enabled else "off")
         messages = await build_prompt(answering, message=message, recent=opened.recent, memories=recalled.passages, summary=opened.summary)
         oldest = oldest_turn_in(messages, opened=opened)
         if answering.summaries and oldest > opened.summarised_seq + 1:
             draft.summarise_before = oldest
         draft.trimming = trimming_of(self._opened, oldest=oldest, summary=opened.summary, messages=messages)
         draft.recalled = shown_of(recalled, sent={turn.id for turn in opened.recent if turn.seq >= oldest})
+        self._trace.mark("prompt")
         assert self._meter is not None
         draft.messages = self._meter.messages = messages
         return ModelRequest(
@@ -201,7 +209,8 @@ class ChatTurn:
         # Without Redis nobody knew that another would answer, so a call may be promised that is not needed now.
         unused = self._meter.give_back()
         attempt = replace(self._meter.template, id=uuid7(), number=1 + len(unused))
-        return Leaving(finished=finished_by(self.id, kept), settled=unused, visit=self._entry.visit, cached=cached_by(attempt, kept))
+        finished = self._traced(finished_by(self.id, kept))
+        return Leaving(finished=finished, settled=unused, visit=self._entry.visit, cached=cached_by(attempt, kept))
 
     async def fail(self, error: ChatbotError) -> None:
         """Store that no answer came, or only a part of one."""
@@ -241,7 +250,7 @@ class ChatTurn:
     async def _leaving(self, finished: FinishedTurn) -> Leaving:
         """Return everything that is to be stored of the turn's end."""
         assert self._entry is not None
-        finished = await self._draft.estimated(finished)
+        finished = self._traced(await self._draft.estimated(finished))
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
         settled = self._draft.trimming.note_on(self._route.with_savings(settled) if self._route else settled)
         if self._classifier is not None:
@@ -249,6 +258,9 @@ class ChatTurn:
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)
+
+    def _traced(self, finished: FinishedTurn) -> FinishedTurn:
+        return self._trace.on(finished, self._meter, route=self._route.why if self._route else "", days=self._answering.trace_days)
 
     async def _store(self, turn: Leaving) -> None:
         is_stored = False

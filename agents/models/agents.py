@@ -75,6 +75,7 @@ class MemoryScope(models.TextChoices):
 
 
 LONGEST_DAYS: Final = 36_500
+LONGEST_TRACE_DAYS: Final = 365
 WHAT_IS_SIMPLE: Final = (
     "A message is simple if a short, general answer is enough: a greeting, thanks, small talk, or a question about one plain fact such as "
     "opening hours, an address or a price. It is not simple if it takes several steps, a judgement, advice, calculation or code; if "
@@ -288,6 +289,14 @@ class AgentVersion(models.Model):
         validators=[MaxValueValidator(LONGEST_DAYS)],
         help_text="Counted from the last message. What was said is forgotten with them; facts stay. 0: conversations are kept.",
     )
+    trace_days = models.PositiveIntegerField(
+        "keep traces for (days)",
+        default=7,
+        db_default=7,
+        validators=[MaxValueValidator(LONGEST_TRACE_DAYS)],
+        help_text="For how long you can look up what the model was sent for an answer, and what was decided and done for it. "
+        "0: it is not kept.",
+    )
     reply_cache_s = models.PositiveIntegerField(
         "reply cache (seconds)",
         default=300,
@@ -328,6 +337,7 @@ class AgentVersion(models.Model):
             models.CheckConstraint(condition=Q(memory_scope__in=MemoryScope.values), name="memory_scope_is_known"),
             models.CheckConstraint(condition=Q(memory_threshold__range=(0, 40)), name="memory_threshold_0_to_40"),
             models.CheckConstraint(condition=Q(memory_cap__lte=10_000_000), name="memory_cap_at_most_10_million"),
+            models.CheckConstraint(condition=Q(trace_days__lte=LONGEST_TRACE_DAYS), name="traces_kept_at_most_a_year"),
             models.CheckConstraint(
                 condition=Q(memory_days__lte=LONGEST_DAYS) & Q(conversation_days__lte=LONGEST_DAYS), name="kept_at_most_100_years"
             ),

@@ -27,6 +27,9 @@ class Meter(Protocol):
             ChatbotError: it must not be: a budget refuses it.
         """
 
+    def sending(self, body: bytes) -> None:
+        """Note what the call sends: its body, as it is."""
+
     def failed(self, error: UpstreamFailed) -> None:
         """Note that the call led to no answer."""
 

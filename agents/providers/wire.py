@@ -89,6 +89,7 @@ class OpenAIWire:
         except UnreadableKey as error:
             raise UpstreamFailed(error.detail, retryable=False) from error
         body = _encode(_body(request, self._model, self._provider.base_url))
+        request.meter.sending(body)
         traced = trace_headers()
         headers = httpx2.Headers([*endpoint.headers.multi_items(), *traced.items()]) if traced else endpoint.headers
         message = httpx2.Request("POST", endpoint.url, headers=headers, content=body, extensions=endpoint.extensions)

@@ -12,8 +12,6 @@ def list_policies() -> list[Policy]:
     Agents that are switched off are among them: a promise to delete holds while nobody chats, too.
     """
     agents = Agent.objects.filter(live_version__isnull=False).order_by("slug")
-    rows = agents.values_list("slug", "live_version__memory_cap", "live_version__memory_days", "live_version__conversation_days")
-    return [
-        Policy(agent=slug, memory_cap=cap, memory_days=memory_days, conversation_days=conversation_days)
-        for slug, cap, memory_days, conversation_days in rows
-    ]
+    kept = ("memory_cap", "memory_days", "conversation_days", "trace_days")
+    rows = agents.values_list("slug", *(f"live_version__{name}" for name in kept))
+    return [Policy(agent=slug, **dict(zip(kept, values, strict=True))) for slug, *values in rows]

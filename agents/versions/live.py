@@ -103,6 +103,8 @@ class Answering:
     classifier_instruction: str = ""
     background: tuple[ModelChoice, ...] = ()
     """What summarises and reads facts: one model, or none where none is set up."""
+    trace_days: int = 0
+    """How long it is kept what the model was sent, and what else was done for a turn; 0: not at all."""
     log_messages_until: datetime | None = None
     """Until then the turn's line in the log holds what was said."""
 
@@ -272,6 +274,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         classifier=_classifier_of(version, simple),
         classifier_instruction=version.classifier_instruction.strip() or WHAT_IS_SIMPLE,
         background=_background_of(version, tuple(choices[:1])),
+        trace_days=version.trace_days,
         log_messages_until=agent.log_messages_until,
     )
 

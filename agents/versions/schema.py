@@ -95,6 +95,7 @@ class AgentDocument(BaseModel):
     summary_provider: str = ""
     summary_model: str = DEFAULTS["summary_model"]
     conversation_days: int = DEFAULTS["conversation_days"]
+    trace_days: int = DEFAULTS["trace_days"]
     reply_cache_s: int = DEFAULTS["reply_cache_s"]
     reply_similarity: float | None = None
     note: str = DEFAULTS["note"]

@@ -78,6 +78,19 @@ class Turn(models.Model):
     deadline_at = models.DateTimeField(help_text="A turn still running after this was left behind by a process that died.")
     first_token_ms = models.PositiveIntegerField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    sent = models.TextField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="What the model was sent: the request's JSON body, byte for byte, without its headers.",
+    )
+    trace = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="What was done for it and when: steps with the moment when each ended, calls with the moment when each began (in ms since "
+        "the question), and what was decided. Empty where it is not kept, or not any more.",
+    )
     remember = models.BooleanField(
         default=False, db_default=False, help_text="The version that answered has long-term memory: a worker puts the turn there."
     )
@@ -94,6 +107,7 @@ class Turn(models.Model):
                 name="turn_finished_unless_running",
             ),
             models.CheckConstraint(condition=~Q(state=TurnState.FAILED) | Q(reply=""), name="failed_turn_has_no_text"),
+            models.CheckConstraint(condition=Q(sent=None) | Q(trace__isnull=False), name="turn_sent_has_a_trace"),
             models.CheckConstraint(condition=Q(deadline_at__gt=F("created_at")), name="turn_deadline_after_start"),
         ]
         indexes = [
@@ -101,6 +115,7 @@ class Turn(models.Model):
             models.Index(fields=["agent", "created_at"], name="turn_by_agent_and_day"),
             # The workers' queue: as small as what is left to do.
             models.Index(fields=["finished_at"], condition=Q(remember=True, remembered_at=None), name="turn_to_remember"),
+            models.Index(fields=["agent", "created_at"], condition=Q(trace__isnull=False), name="turn_with_trace"),
             models.Index(fields=["facts_due_at"], condition=Q(facts_due_at__isnull=False), name="turn_to_read"),
         ]
 

@@ -15,7 +15,7 @@ import structlog
 
 from memory.isolation import act_for, stop_acting
 from memory.models import UpkeepRun
-from memory.upkeep import conversations, memories, remains
+from memory.upkeep import conversations, memories, remains, traces
 from memory.upkeep.policy import Policy
 from observability.api import connection_parameters, run_burst
 
@@ -114,6 +114,10 @@ async def _pass_over(policies: Sequence[Policy], this: _Pass) -> None:
             await _trim_memories(policy, this)
         if before := policy.conversations_before(this.now):
             await _end_conversations(policy.agent, before, this)
+        goes_on = True
+        while goes_on:
+            clear = partial(traces.clear_traces, policy.agent, before=policy.traces_before(this.now), is_dry=this.is_dry)
+            goes_on = await this.step(clear, agent=policy.agent)
 
 
 async def _clear_remains(this: _Pass) -> None:

@@ -68,6 +68,7 @@ COLUMNS = {
     "summary_provider_id": 7,
     "summary_model": "other",
     "conversation_days": 7,
+    "trace_days": 3,
     "reply_cache_s": 7,
     "reply_similarity": 0.9,
     "note": "other",

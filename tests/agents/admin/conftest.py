@@ -46,7 +46,7 @@ def form_of() -> Callable[..., dict[str, Any]]:
             *("system_prompt", "greeting", "model", "temperature", "top_p", "max_output_tokens", "prompt_budget_tokens"),
             *("reply_cache_s", "memory_scope", "memory_limit", "memory_budget_tokens", "memory_threshold", "memory_cap", "memory_days"),
             *("simple_model", "simple_max_chars", "classifier_model", "classifier_instruction", "summary_model"),
-            *("conversation_days", "reply_similarity", "note"),
+            *("conversation_days", "trace_days", "reply_similarity", "note"),
         ]
         fields = {name: "" if getattr(version, name) is None else getattr(version, name) for name in names}
         fields |= {"provider": version.provider_id or "", "summary_provider": version.summary_provider_id or ""}

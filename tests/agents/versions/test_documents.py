@@ -83,6 +83,7 @@ documents = st.builds(
     summary_provider=st.sampled_from(["", PROVIDER]),
     summary_model=texts,
     conversation_days=st.integers(0, 36_500),
+    trace_days=st.integers(0, 365),
     reply_cache_s=st.integers(0, 30 * 86_400),
     reply_similarity=st.none() | st.floats(0.7, 1),
     note=texts,
