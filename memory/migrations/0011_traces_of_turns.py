@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='turn',
             name='trace',
-            field=models.JSONField(blank=True, editable=False, help_text='What was done for it and when: steps with the moment when each ended, calls with the moment when each began (in ms since the question), and what was decided. Empty where it is not kept, or not any more.', null=True),
+            field=models.JSONField(blank=True, editable=False, help_text='What was done for it and when: steps with the moment when each ended, calls with the moment when each began (ms since the question), and what was decided. Empty where it is not kept, or not any more.', null=True),
         ),
         migrations.AddIndex(
             model_name='turn',

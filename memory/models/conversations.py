@@ -78,7 +78,7 @@ class Turn(models.Model):
     deadline_at = models.DateTimeField(help_text="A turn still running after this was left behind by a process that died.")
     first_token_ms = models.PositiveIntegerField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
-    sent = models.TextField(
+    sent = models.TextField(  # noqa: DJ001 - null is "not kept"; there is no empty request
         null=True,
         blank=True,
         editable=False,
@@ -88,8 +88,8 @@ class Turn(models.Model):
         null=True,
         blank=True,
         editable=False,
-        help_text="What was done for it and when: steps with the moment when each ended, calls with the moment when each began (in ms since "
-        "the question), and what was decided. Empty where it is not kept, or not any more.",
+        help_text="What was done for it and when: steps with the moment when each ended, calls with the moment when each began (ms since the "
+        "question), and what was decided. Empty where it is not kept, or not any more.",
     )
     remember = models.BooleanField(
         default=False, db_default=False, help_text="The version that answered has long-term memory: a worker puts the turn there."

@@ -106,9 +106,9 @@ def _look_at_database() -> Sequence[Finding]:
 
 
 def _unreachable(error: psycopg.OperationalError, *, setting: str) -> Finding:
-    said = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    said = said.rpartition("FATAL:  ")[2].removeprefix("connection failed: ")
+    said = str(error).strip() or type(error).__name__
     remedy = next((remedy for phrase, remedy in _REMEDIES if phrase in said), "See that PostgreSQL runs, and correct DATABASE_URL.")
+    said = said.splitlines()[0].rpartition("FATAL:  ")[2].removeprefix("connection failed: ")
     return Finding.failed(said, remedy.replace("DATABASE_URL", setting))
 
 

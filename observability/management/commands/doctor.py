@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 from typing import Any, Final
@@ -58,3 +59,4 @@ async def _examine(*, with_calls: bool) -> list[Result]:
 def _log_no_warnings() -> None:
     """Leave the log to others: what it would say stands in the table."""
     set_level("CRITICAL")
+    logging.disable(logging.CRITICAL)  # some libraries have levels of their own
