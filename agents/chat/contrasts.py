@@ -1,4 +1,4 @@
-"""What tells two questions apart that a vector takes for one: numbers, negations, opposites and names.
+"""What tells two questions apart that a vector takes for one: numbers, negations, opposites, names, and who does what to whom.
 
 Cheap, and rather too careful: where it errs, a model is asked that need not have been. What it cannot see are names that are
 written like any other word; docs/cost.md says so.
@@ -12,7 +12,8 @@ from typing import Final
 
 _WORD: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _TOKEN: Final = re.compile(r"\S+")
-_EDGES: Final = " \t\n.,;:!?¿¡…\"'“”„«»()[]{}#*<>"
+_EDGES: Final = " \t\n.,;:!?¿¡…\"'“”„«»()[]{}*<>"
+_NUMBER_SIGN: Final = re.compile(r"#(?=\d)")  # "#12" is 12; "C#" is not C
 _SENTENCE_END: Final = re.compile(r"[.!?…:]['\")\]]*$")
 _NUMBERS: Final = frozenset(
     """zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million half
@@ -32,6 +33,11 @@ _OPPOSITES: Final = (
     *(("increase", "decrease"), ("increase", "reduce"), ("raise", "lower"), ("cancel", "renew"), ("allow", "forbid"), ("yes", "no")),
     *(("accept", "refuse"), ("accept", "reject"), ("minimum", "maximum"), ("min", "max"), ("upgrade", "downgrade"), ("early", "late")),
     *(("cheapest", "dearest"), ("best", "worst"), ("highest", "lowest"), ("lock", "unlock"), ("hire", "fire"), ("arrive", "leave")),
+)
+# With one of these, another order of the same words is often another question.
+_DIRECTIONS: Final = frozenset(
+    """from to into onto than before after over instead von nach zu als vor statt de à vers que avant après desde hasta antes después
+    da prima dopo van naar dan voor na""".split()  # noqa: SIM905
 )
 _PREFIXES: Final = ("un", "in", "im", "il", "ir", "dis", "non", "de", "re")
 # How sentences begin: capitals that name nobody.
@@ -58,7 +64,7 @@ def contrast(one: str, other: str) -> str:
         return "opposites"
     if _names(one) - set(theirs) or _names(other) - set(ours):
         return "names"
-    return ""
+    return "order" if _are_turned_around(ours, theirs) else ""
 
 
 def _plain(text: str) -> str:
@@ -71,8 +77,12 @@ def _words(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[str]:
     """Return everything with a digit in it, addresses and number words, in order."""
-    tokens = (token.strip(_EDGES).casefold() for token in _TOKEN.findall(text))
-    return [token for token in tokens if token in _NUMBERS or any(mark.isdigit() or mark in "@/\\_%€$£" for mark in token)]
+    tokens = (token.strip(_EDGES).casefold() for token in _TOKEN.findall(_NUMBER_SIGN.sub("", text)))
+    return [token for token in tokens if token in _NUMBERS or any(map(_is_telling, token))]
+
+
+def _is_telling(mark: str) -> bool:
+    return mark.isdigit() or mark in "@/\\_%+#" or unicodedata.category(mark) == "Sc"  # signs of currencies
 
 
 def _negations(words: list[str]) -> int:
@@ -86,6 +96,14 @@ def _are_opposed(ours: set[str], theirs: set[str]) -> bool:
     return any(prefix + word in theirs for word in ours for prefix in _PREFIXES) or any(
         prefix + word in ours for word in theirs for prefix in _PREFIXES
     )
+
+
+def _are_turned_around(ours: list[str], theirs: list[str]) -> bool:
+    """Tell whether the words that both have stand in another order: all they have, or around a word that gives a direction."""
+    common = set(ours) & set(theirs)
+    if sorted(ours) != sorted(theirs) and common.isdisjoint(_DIRECTIONS):
+        return False
+    return [word for word in ours if word in common] != [word for word in theirs if word in common]
 
 
 def _names(text: str) -> set[str]:

@@ -29,6 +29,12 @@ from agents.chat.contrasts import contrast
         ("Paris: what is on?", "London: what is on?", "names"),
         ("Call Ada. Berta waits.", "Call Ada. Carla waits.", "names"),
         ("Does the iPhone work?", "Does the phone work?", "names"),
+        ("How do I learn C++?", "How do I learn C#?", "numbers"),
+        ("Does it cost 5 ₹?", "Does it cost 5 ¥?", "numbers"),
+        ("How do I convert dollars to euros?", "How do I convert euros to dollars?", "order"),
+        ("Can I move from Basic to Pro?", "How can I move from Pro to Basic?", "order"),
+        ("Is tea better than coffee?", "Is coffee better than tea?", "order"),
+        ("Does the dog bite the man?", "Does the man bite the dog?", "order"),
     ],
 )
 def test_what_differs_is_told_apart_both_ways(one, other, found):
@@ -46,6 +52,8 @@ def test_what_differs_is_told_apart_both_ways(one, other, found):
         ("Is Paris nice?", "how nice is paris"),
         ("I can't log in", "Why can't I log in?"),
         ("Do you ship to Norway?", "Can you deliver to Norway?"),
+        ("Can I switch from Basic to Pro?", "How can I switch from Basic to Pro?"),
+        ("My password: how do I reset it?", "How do I reset my password?"),
         ("Wie setze ich mein Passwort zurück?", "Kann ich mein Passwort zurücksetzen?"),
         ("", ""),
         ("¿?", "!"),
