@@ -10,6 +10,7 @@ import structlog
 from memory.embedders.client import Vector, embed
 from memory.embedders.configured import embedding_model
 from memory.embedders.costs import Payer, charged_to
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,6 @@ async def meaning_of(text: str, *, payer: Payer) -> Meaning | None:
         with charged_to(payer, waits=False):
             [vector] = await embed([text], model=model, timeout_s=_LONGEST_S)
     except Exception as error:  # of the network, of a budget, of the database: nobody fails for want of it
-        log.warning("meaning of a text not found", reason=f"{type(error).__name__}: {error}")
+        log.warning("meaning of a text not found", reason=in_words(error))
         return None
     return Meaning(vector, f"{model.base_url} {model.name} {len(vector)}")

@@ -30,6 +30,7 @@ from agents.models import KeptQuestion
 from agents.versions.live import Answering
 from memory.api import Meaning, OpenedTurn, Payer, SubjectErased, hold_turns, meaning_of
 from observability.api import GroupCommit, RedisDown, count_lookups, keep_draining, redis_call, run_burst
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +108,7 @@ class Likeness:
         except TimeoutError:
             log.info("similar questions not found in time", deadline_ms=settings.MEMORY_DEADLINE_MS)
         except (DatabaseError, RedisDown) as error:
-            log.warning("similar questions not looked up", reason=f"{type(error).__name__}: {error}")
+            log.warning("similar questions not looked up", reason=in_words(error))
         else:
             if match is not None:
                 seen = {"similarity": round(match.similarity, 3), "age_s": match.age_s, "as_message": str(match.turn_id)}
@@ -133,7 +134,7 @@ class Likeness:
         try:
             await _keeping.submit(question)
         except DatabaseError as error:
-            log.warning("question not kept", reason=f"{type(error).__name__}: {error}")
+            log.warning("question not kept", reason=in_words(error))
 
 
 def likeness_of(question: Question, answering: Answering, *, opened: OpenedTurn | None, key: str | None) -> Likeness | None:

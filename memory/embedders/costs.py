@@ -39,6 +39,7 @@ from observability.api import (
     promise_attempts,
     settle_attempts,
 )
+from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
@@ -212,7 +213,7 @@ async def _settle(
         if await _settling.submit(ended):
             count_attempt(ended, agent=agent)
     except DatabaseError as error:
-        log.warning("embedding not settled; it will be as one left behind", attempt=str(ended.id), reason=str(error))
+        log.warning("embedding not settled; it will be as one left behind", attempt=str(ended.id), reason=in_words(error))
 
 
 async def _with_usage(

@@ -48,14 +48,19 @@ class Seen:
 
 
 def find_errors(asked: Asked) -> list[Seen]:
-    """Agents of whose turns too many failed. A turn that a fallback answered is no failure, nor one that its client left."""
+    """Agents of whose turns too many failed. A turn that a fallback answered is no failure, nor one that its client left.
+
+    A call that was promised and not made, as of a model that is left alone, is cancelled, too, but took no time.
+    """
     statement = """
-        SELECT agent, count(*), count(*) FILTER (WHERE NOT is_fine) FROM (
-            SELECT agent, bool_or(outcome IN ('done', 'cached', 'cancelled')) AS is_fine FROM observability_attempt
+        SELECT agent, count(*), count(*) FILTER (WHERE is_failed) FROM (
+            SELECT agent, bool_or(outcome IN ('failed', 'interrupted', 'orphaned') OR error_code <> '')
+                AND NOT bool_or(outcome IN ('done', 'cached') OR outcome = 'cancelled' AND latency_ms IS NOT NULL) AS is_failed
+            FROM observability_attempt
             WHERE id >= %(since_id)s AND kind = 'chat' AND turn_id IS NOT NULL
             GROUP BY agent, turn_id HAVING NOT bool_or(outcome = 'running')
         ) AS turn
-        GROUP BY agent HAVING count(*) >= %(enough)s AND count(*) FILTER (WHERE NOT is_fine) * 100.0 / count(*) >= %(threshold)s
+        GROUP BY agent HAVING count(*) >= %(enough)s AND count(*) FILTER (WHERE is_failed) * 100.0 / count(*) >= %(threshold)s
     """
     return [
         Seen(

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 
 from observability.alerts.finding import MOST, Asked, Seen
 from observability.alerts.kinds import KINDS, runbook_of
+from observability.logs import in_words
 from observability.models import AlertKind, AlertRule, AlertTarget, Breaker, Incident, JobFailure, Notice, Telling
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ def look(*, now: datetime) -> list[Change] | None:
                 found = _judge(rule, now=now)
                 _write_notices(rule, found, everybody=everybody, now=now)
         except DatabaseError as error:  # of one rule: the others are looked at all the same
-            log.warning("alert rule not looked at", rule=rule.kind, reason=f"{type(error).__name__}: {error}")
+            log.warning("alert rule not looked at", rule=rule.kind, reason=in_words(error))
             continue
         changes += found
     return changes

@@ -14,6 +14,7 @@ from observability.alerts import outage, sending
 from observability.alerts.incidents import forget_old, look
 from observability.bursts import run_burst
 from observability.jobs import note_job_failure
+from observability.logs import in_words
 from observability.models import Telling
 from observability.outbound import new_client
 from observability.queues import Queue, register_queue
@@ -81,7 +82,7 @@ async def _keep_sending(stopping: asyncio.Event, client: httpx2.AsyncClient, *, 
 
 async def _note(error: BaseException) -> None:
     """Of one target: the others are told all the same, and its lease ends."""
-    log.warning("sending to a target failed", reason=f"{type(error).__name__}: {error}", exc_info=error)
+    log.warning("sending to a target failed", reason=in_words(error), exc_info=error)
     if isinstance(error, Exception):
         await note_job_failure(QUEUE, error)
 
@@ -93,4 +94,4 @@ async def _keep_watching_postgresql(stopping: asyncio.Event, client: httpx2.Asyn
         try:
             await outage.watch(known, client, is_up=is_up, now=clock())
         except Exception as error:  # a fault of ours must not end the worker
-            log.warning("watching over postgresql failed", reason=f"{type(error).__name__}: {error}", exc_info=True)
+            log.warning("watching over postgresql failed", reason=in_words(error), exc_info=True)

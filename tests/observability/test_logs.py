@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import logging
 import logging.config
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from observability.errors import NotFound
 from observability.logs import begin_facts, logging_settings, note, set_level, without
 
 CANARY = "sk-canary-91c2aa"
+PROJECT = Path(__file__).parents[2]
 
 
 class _StandardOutput:
@@ -146,3 +149,18 @@ def test_the_level_changes_for_loggers_that_are_in_use(capfd: pytest.CaptureFixt
 )
 def test_what_a_vendor_repeats_of_a_request_is_left_out(said: str, told: str) -> None:
     assert without(said, [f"My secret is {CANARY}, keep it", 'line one\nline "two"', "1234", ""]) == told
+
+
+def test_no_line_of_ours_repeats_what_an_exception_says():
+    """PostgreSQL repeats the row that it refuses, and vendors what they were asked: `in_words` knows which words may be shown."""
+    repeating = [
+        f"{file.relative_to(PROJECT)}:{call.lineno}"
+        for package in ("agents", "chatbot_site", "memory", "observability")
+        for file in (PROJECT / package).rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log"
+        for word in call.keywords
+        if any(said in ast.unparse(word.value) for said in ("{error}", "str(error)"))
+    ]
+    # Of the sockets that these two open, there is nothing else to say.
+    assert [place.partition(":")[0] for place in sorted(repeating)] == ["observability/redis.py", "observability/worker_metrics.py"]

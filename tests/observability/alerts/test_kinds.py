@@ -167,6 +167,32 @@ def test_a_fallback_that_answered_is_no_failed_turn(only):
     assert [change.incident.subject for change in look_at()] == ["other"]
 
 
+def test_a_turn_whose_model_is_left_alone_has_failed_unless_another_answered(only):
+    only("error_rate")
+    paused = {"outcome": AttemptOutcome.CANCELLED, "error_code": "upstream-paused"}  # as the meter gives back what it was promised
+    for agent in ("alone", "answered", "fell back and failed"):
+        for _ in range(5):
+            turn_id = uuid7()
+            settle(open_attempt(agent=agent, turn_id=turn_id), **paused)
+            if agent == "answered":
+                answer(agent=agent, turn_id=turn_id, number=2)
+            elif agent != "alone":
+                fail(agent=agent, turn_id=turn_id, number=2)
+    assert {change.incident.subject for change in look_at()} == {"alone", "fell back and failed"}
+
+
+def test_a_turn_that_its_client_left_has_not_failed(only):
+    only("error_rate")
+    for latency_ms in (None, 800):  # before its model was called, and while that answered
+        for _ in range(5):
+            settle(open_attempt(), outcome=AttemptOutcome.CANCELLED, latency_ms=latency_ms)
+    for _ in range(5):
+        turn_id = uuid7()
+        fail(turn_id=turn_id)
+        settle(open_attempt(turn_id=turn_id, number=2), outcome=AttemptOutcome.CANCELLED, latency_ms=800)
+    assert look_at() == []
+
+
 def test_a_breaker_of_which_nobody_tells_any_more_alerts_nobody(only):
     rule = only("breaker_open")
     open_a_breaker()
