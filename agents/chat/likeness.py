@@ -79,28 +79,31 @@ class Match:
 class Likeness:
     """What one turn's message means, to look for an answer and to keep its own for others."""
 
-    def __init__(self, question: Question, answering: Answering, opened: OpenedTurn) -> None:
+    def __init__(self, question: Question, answering: Answering, opened: OpenedTurn, *, is_judged: bool) -> None:
         assert answering.reply_similarity is not None
         self._message = question.message
+        self._wants_fresh = question.wants_fresh
         self._least = answering.reply_similarity - _ROUNDING
-        self._scope_of = partial(scope_of, answering, caller=question.caller, user=question.user, opened=opened)
+        self._scope_of = partial(scope_of, answering, caller=question.caller, user=question.user, opened=opened, is_judged=is_judged)
         self._payer = Payer(
             agent=answering.slug, key=question.caller.key_id, conversation_id=opened.conversation_id, subject_id=opened.subject_id
         )
         self._meaning: asyncio.Task[Meaning | None] | None = None
 
     async def find(self) -> Match | None:
-        """Return the kept answer of the question that is most like this one; None: none is enough, or not in time."""
-        match = await self._find_in_time()
+        """Return the kept answer of the question that is most like this one; None: none is enough, not in time, or none is wanted."""
+        # What the message means is wanted later, too, for its own answer: it is found out even where nobody waits for it now.
+        self._meaning = meaning = asyncio.create_task(meaning_of(self._message, payer=self._payer))
+        if self._wants_fresh:
+            return None
+        match = await self._find_in_time(meaning)
         count_lookups("semantic", hits=int(match is not None), misses=int(match is None))
         return match
 
-    async def _find_in_time(self) -> Match | None:
-        # What the message means is wanted later, too, for its own answer: it is found out even where nobody waits for it now.
-        self._meaning = asyncio.create_task(meaning_of(self._message, payer=self._payer))
+    async def _find_in_time(self, finding_meaning: asyncio.Task[Meaning | None]) -> Match | None:
         try:
             async with asyncio.timeout(settings.MEMORY_DEADLINE_MS / 1000):
-                meaning = await asyncio.shield(self._meaning)
+                meaning = await asyncio.shield(finding_meaning)
                 if meaning is None:
                     return None
                 scope = self._scope_of(embedded_by=meaning.model)
@@ -133,15 +136,21 @@ class Likeness:
         )
         try:
             await _keeping.submit(question)
-        except DatabaseError as error:
+        except (DatabaseError, RedisDown) as error:
             log.warning("question not kept", reason=in_words(error))
 
 
-def likeness_of(question: Question, answering: Answering, *, opened: OpenedTurn | None, key: str | None) -> Likeness | None:
-    """Return what is needed to look for a similar question; None where the version, the caller or the message forbids it."""
-    if answering.reply_similarity is None or opened is None or key is None or question.wants_fresh:
+def likeness_of(
+    question: Question, answering: Answering, *, opened: OpenedTurn | None, key: str | None, is_judged: bool = False
+) -> Likeness | None:
+    """Return what is needed to look for a similar question; None where the version or the message forbids it.
+
+    Args:
+        is_judged: a classifier is to say who answers the message (`agents.chat.routing.Route.asks`).
+    """
+    if answering.reply_similarity is None or opened is None or key is None or len(question.message) > LONGEST_CHARS:
         return None
-    return Likeness(question, answering, opened) if len(question.message) <= LONGEST_CHARS else None
+    return Likeness(question, answering, opened, is_judged=is_judged)
 
 
 def _find(message: str, meaning: Meaning, *, scope: str, least: float) -> Match | None:
@@ -165,8 +174,10 @@ def _find(message: str, meaning: Meaning, *, scope: str, least: float) -> Match 
 
 
 def _keep(questions: Sequence[KeptQuestion]) -> list[None]:
-    # Of a turn that was erased meanwhile, nothing is kept; whoever erases one later finds its question here.
+    # Of a turn that was erased meanwhile, nothing is kept, nor its answer; whoever erases one later finds its question here.
     held = hold_turns([question.turn_id for question in questions])
+    if gone := [reply_name(question.key) for question in questions if question.turn_id not in held]:
+        redis_call(lambda client: client.delete(*gone))
     newest = {question.key: question for question in questions if question.turn_id in held}
     KeptQuestion.objects.bulk_create(
         sorted(newest.values(), key=lambda question: question.key),  # in one order everywhere: no two batches wait for each other

@@ -101,12 +101,15 @@ def key_of(answering: Answering, *, caller: Caller, user: str, message: str, ope
     return _digest(answering, caller, user, opened, message)
 
 
-def scope_of(answering: Answering, *, caller: Caller, user: str, opened: OpenedTurn, embedded_by: str) -> str:
-    """Return the digest of everything in a key but the message: of whatever two questions must have in common to be compared."""
-    return _digest(answering, caller, user, opened, ["questions", embedded_by])  # a list: no message has the same key
+def scope_of(answering: Answering, *, caller: Caller, user: str, opened: OpenedTurn, is_judged: bool, embedded_by: str) -> str:
+    """Return the digest of everything in a key but the message: of whatever two questions must have in common to be compared.
+
+    `is_judged`: a classifier may send the message to the cheaper model. What an editor keeps from that gets no answer of it.
+    """
+    return _digest(answering, caller, user, opened, ["questions", embedded_by, is_judged])  # a list: no message has the same key
 
 
-def _digest(answering: Answering, caller: Caller, user: str, opened: OpenedTurn, asked: str | list[str]) -> str:
+def _digest(answering: Answering, caller: Caller, user: str, opened: OpenedTurn, asked: str | list[str | bool]) -> str:
     found = _encode(
         [
             caller.owner if caller.key_id else "",

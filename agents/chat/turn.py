@@ -92,7 +92,9 @@ class ChatTurn:
         self._kept = entered.found.reply
         if self._kept is None:
             self._meter = self._new_meter(entry, entered)
-            self._likeness = likeness_of(self._question, self._answering, opened=entered.opened, key=entered.key)
+            self._likeness = likeness_of(
+                self._question, self._answering, opened=entered.opened, key=entered.key, is_judged=self._route.asks
+            )
             if self._flight_key and entered.found.leads:
                 flights.lead(self._flight_key, str(self.id))
             if entered.refusal is not None:

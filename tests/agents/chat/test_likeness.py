@@ -194,6 +194,30 @@ def test_no_cache_asks_the_model(make_chat_agent, upstream, ask):
     assert not ask(agent, OTHER, cache_control="no-cache")["cached"]
 
 
+def test_a_new_answer_that_was_asked_for_takes_the_old_ones_place_for_similar_questions_too(make_chat_agent, upstream, ask):
+    agent = make_chat_agent(upstream, **SIMILAR)
+    ask(agent, ONE)
+    kept(agent)
+    upstream.script(Reply("A new one."))
+    message_id = ask(agent, ONE, cache_control="no-cache")["message_id"]
+    eventually(lambda: KeptQuestion.objects.filter(turn_id=message_id).exists(), what="the question is the new turn's")
+    kept(agent)
+    assert ask(agent, OTHER)["reply"] == "A new one."
+
+
+def test_what_an_editor_keeps_from_the_cheaper_model_gets_no_answer_of_it(make_chat_agent, upstream, ask):
+    names = {name: unique(name) for name in ("large", "small", "tiny")}
+    agent = make_chat_agent(
+        upstream, model=names["large"], simple_model=names["small"], classifier_enabled=True, classifier_model=names["tiny"],
+        simple_max_chars=60, simple_not_words=["please"], **SIMILAR,
+    )  # fmt: skip
+    upstream.script(Reply("simple"), model=names["tiny"])
+    assert ask(agent, ONE)["model"] == names["small"]
+    kept(agent)
+    assert ask(agent, OTHER)["model"] == names["large"]
+    assert ask(agent, "So how do I reset my password?")["cached"]
+
+
 def test_of_the_same_questions_at_once_all_are_answered_like_the_similar_one(make_chat_agent, upstream, ask, patient):
     agent = make_chat_agent(upstream, **SIMILAR)
     ask(agent, ONE)
@@ -270,11 +294,14 @@ def test_who_is_erased_leaves_no_question_and_no_answer_for_others(make_chat_age
 
 def test_of_a_turn_that_was_erased_meanwhile_nothing_is_kept(live_db):
     key = unique("key")
+    redis = get_redis_connection("default")
+    redis.set(reply_name(key), b"{}")
     now = datetime.now(UTC)
     question = KeptQuestion(key=key, scope="s", turn_id=uuid4(), question=ONE, embedding=[1.0], kept_at=now, expires_at=now)
     with transaction.atomic():
         _keep([question])
     assert not KeptQuestion.objects.filter(pk=key).exists()
+    assert not redis.exists(reply_name(key))
 
 
 def test_the_embedding_is_on_the_persons_account(make_chat_agent, upstream, ask, embeddings):
