@@ -75,6 +75,7 @@ KINDS: Final[dict[AlertKind, Kind]] = {
         over="the model is called again",
         threshold=0,
         window_s=900,
+        clears_s=120,
     ),
     AlertKind.LATENCY: Kind(
         find=finding.find_slowness,

@@ -201,6 +201,21 @@ def test_a_breaker_of_which_nobody_tells_any_more_alerts_nobody(only):
     assert change.telling == "resolved"
 
 
+def test_a_breaker_that_opens_again_and_again_is_one_incident(only):
+    rule = only("breaker_open", clears_s=KINDS[AlertKind.BREAKER_OPEN].clears_s)
+    open_a_breaker()
+    now = datetime.now(UTC)
+    assert [change.telling for change in look_at(now)] == ["opened"]
+    for seconds in (20, 40, 60):
+        breaker_closed(provider="openai", model="gpt-6-luna")
+        assert look_at(now + timedelta(seconds=seconds)) == []
+        open_a_breaker()
+        assert look_at(now + timedelta(seconds=seconds + 10)) == []
+    breaker_closed(provider="openai", model="gpt-6-luna")
+    assert look_at(now + timedelta(seconds=80)) == []
+    assert [change.telling for change in look_at(now + timedelta(seconds=80 + rule.clears_s))] == ["resolved"]
+
+
 def test_evaluation_work_counts_with_evaluations_only(only):
     fail_jobs(9, "evaluation")
     only("failed_jobs")
