@@ -16,15 +16,26 @@ log = structlog.get_logger(__name__)
 _LONGEST_WAIT_S = 300.0
 
 
-async def keep_doing(stopping: asyncio.Event, step: Callable[[], Awaitable[None]], *, every_s: float, what: str, queue: str) -> None:
-    """Do `step` every so many seconds until `stopping` is set. What fails is logged, noted of `queue` and tried again, ever less often."""
+async def keep_doing(
+    stopping: asyncio.Event,
+    step: Callable[[], Awaitable[None]],
+    *,
+    every_s: float,
+    what: str,
+    queue: str,
+    longest_wait_s: float = _LONGEST_WAIT_S,
+) -> None:
+    """Do `step` every so many seconds until `stopping` is set.
+
+    What fails is logged, noted of `queue` and tried again, ever less often, but for once in `longest_wait_s`.
+    """
     wait_s = every_s
     while not await is_set_within(stopping, seconds=wait_s):
         try:
             await step()
             wait_s = every_s
         except Exception as error:  # a fault of ours must not end the worker either
-            wait_s = min(wait_s * 2, max(_LONGEST_WAIT_S, every_s))
+            wait_s = min(wait_s * 2, max(longest_wait_s, every_s))
             log.warning(f"{what} failed", reason=in_words(error), exc_info=not isinstance(error, DatabaseError))
             await note_job_failure(queue, error)
 

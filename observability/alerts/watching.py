@@ -26,6 +26,8 @@ QUEUE: Final = "alerts"
 _LOOK_EVERY_S: Final = 10.0
 _SEND_EVERY_S: Final = 2.0
 _WATCH_EVERY_S: Final = 5.0
+# After an outage of PostgreSQL's, too, people are told soon of what else is wrong.
+_LONGEST_WAIT_S: Final = 20.0
 _WAITING: Final = "SELECT count(*), min(created_at) FROM observability_notice WHERE state = 'waiting' AND tries > 0"
 
 Clock = Callable[[], datetime]
@@ -59,7 +61,7 @@ async def _keep_looking(stopping: asyncio.Event, *, every_s: float, clock: Clock
         await run_burst(sending.give_up_for_nobody)
         await run_burst(forget_old, now=now)
 
-    await keep_doing(stopping, step, every_s=every_s, what="looking for what is wrong", queue=QUEUE)
+    await keep_doing(stopping, step, every_s=every_s, what="looking for what is wrong", queue=QUEUE, longest_wait_s=_LONGEST_WAIT_S)
 
 
 async def _keep_sending(stopping: asyncio.Event, client: httpx2.AsyncClient, *, every_s: float, clock: Clock) -> None:
@@ -75,7 +77,7 @@ async def _keep_sending(stopping: asyncio.Event, client: httpx2.AsyncClient, *, 
             under_way[target_id] = asyncio.create_task(sending.send_to(target_id, client=client, now=now))
 
     try:
-        await keep_doing(stopping, step, every_s=every_s, what="sending alerts", queue=QUEUE)
+        await keep_doing(stopping, step, every_s=every_s, what="sending alerts", queue=QUEUE, longest_wait_s=_LONGEST_WAIT_S)
     finally:
         await asyncio.gather(*under_way.values(), return_exceptions=True)  # each ends within its deadline
 

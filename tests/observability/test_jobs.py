@@ -53,3 +53,24 @@ def test_a_database_that_is_away_is_not_asked_to_keep_it():
     queue = f"q{uuid7()}"
     async_to_sync(note_job_failure)(queue, OperationalError("gone"))
     assert failures_of(queue) == []
+
+
+def test_who_is_in_a_hurry_does_not_wait_ever_longer_after_failures():
+    queue = f"q{uuid7()}"
+    tries = 0
+
+    async def work():
+        stopping = asyncio.Event()
+
+        async def fail():
+            nonlocal tries
+            tries += 1
+            if tries == 12:  # by doubling alone, the last wait would be 20 s
+                stopping.set()
+            raise OperationalError("gone")
+
+        async with asyncio.timeout(10):
+            await keep_doing(stopping, fail, every_s=0.01, what="working", queue=queue, longest_wait_s=0.02)
+
+    async_to_sync(work)()
+    assert tries == 12
