@@ -99,6 +99,8 @@ def logging_settings(*, level: str, json: bool) -> dict[str, Any]:
             # Django would log each 404 as a warning of its own; the access line has it already.
             "django.request": {"level": "ERROR"},
             "django.server": {"level": "ERROR"},
+            # At lower levels these tell of addresses, headers and messages.
+            "httpcore2": {"level": "WARNING"},
             "httpx2": {"level": "WARNING"},
             "openai": {"level": "WARNING"},
             "psycopg.pool": {"level": "ERROR"},

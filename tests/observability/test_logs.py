@@ -151,6 +151,14 @@ def test_what_a_vendor_repeats_of_a_request_is_left_out(said: str, told: str) ->
     assert without(said, [f"My secret is {CANARY}, keep it", 'line one\nline "two"', "1234", ""]) == told
 
 
+@pytest.mark.parametrize("library", ["httpcore2.http11", "httpx2", "openai._base_client"])
+def test_no_level_makes_libraries_tell_what_goes_over_the_network(library, capsys):
+    set_level("DEBUG")
+    logging.getLogger(library).debug("%s", CANARY)
+    logging.getLogger(library).info("%s", CANARY)
+    assert CANARY not in capsys.readouterr().out
+
+
 def test_no_line_of_ours_repeats_what_an_exception_says():
     """PostgreSQL repeats the row that it refuses, and vendors what they were asked: `in_words` knows which words may be shown."""
     repeating = [
