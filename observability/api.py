@@ -51,7 +51,9 @@ from observability.scraping import keep_measuring
 from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
+from observability.standing import BudgetStanding, budgets_of_key
 from observability.statements import run_together
+from observability.succession import hand_on_limits
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -72,6 +74,7 @@ __all__ = [
     "AttemptKind",
     "AttemptOutcome",
     "Budget",
+    "BudgetStanding",
     "CountedTurn",
     "Examination",
     "FailingTarget",
@@ -104,6 +107,7 @@ __all__ = [
     "breaker_closed",
     "breaker_opened",
     "budgets_now",
+    "budgets_of_key",
     "client_of",
     "connection_parameters",
     "count_alert",
@@ -125,6 +129,7 @@ __all__ = [
     "find_calibration",
     "find_price",
     "forecast_usd",
+    "hand_on_limits",
     "headers_of",
     "in_thread",
     "is_set_within",

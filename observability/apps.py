@@ -3,7 +3,7 @@ from django.apps import AppConfig
 
 class ObservabilityConfig(AppConfig):
     name = "observability"
-    verbose_name = "Cost"
+    verbose_name = "Cost and operation"
 
     def ready(self) -> None:
         from django.db.models.signals import post_migrate

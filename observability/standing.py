@@ -33,7 +33,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class BudgetStanding:
     """How a budget stands in a period, which begins and resets at moments in the budget's time zone.
 
     Attributes:
@@ -50,7 +50,7 @@ class Standing:
     people: int = 0
 
 
-def standings(budgets: Sequence[Budget], *, at: datetime | None = None) -> dict[int, Standing]:
+def standings(budgets: Sequence[Budget], *, at: datetime | None = None) -> dict[int, BudgetStanding]:
     """Return how each budget stands now, by id; of a budget for each end user: the one who has spent most."""
     now = at or datetime.now(UTC)
     periods = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
@@ -65,7 +65,14 @@ def standings(budgets: Sequence[Budget], *, at: datetime | None = None) -> dict[
     return found
 
 
-def standing_in(budget: Budget, period: BudgetPeriod, *, people: int = 0) -> Standing:
+def budgets_of_key(key: str) -> list[tuple[Budget, BudgetStanding]]:
+    """Return the budgets for the API key whose public id is `key`, and how each stands now."""
+    budgets = list(Budget.objects.filter(scope=BudgetScope.KEY, key=key).order_by("name"))
+    found = standings(budgets)
+    return [(budget, found[budget.pk]) for budget in budgets]
+
+
+def standing_in(budget: Budget, period: BudgetPeriod, *, people: int = 0) -> BudgetStanding:
     """Return how `budget` stood or stands in `period`. `people`: how many have such a period of their own."""
     is_for_each = budget.scope == BudgetScope.USER
     bars = []
@@ -73,7 +80,7 @@ def standing_in(budget: Budget, period: BudgetPeriod, *, people: int = 0) -> Sta
         bars.append(_bar(period.spent_usd, period.reserved_usd, budget.limit_usd, usd))
     if budget.limit_tokens is not None:
         bars.append(_bar(Decimal(period.spent_tokens), Decimal(period.reserved_tokens), Decimal(budget.limit_tokens), _tokens))
-    return Standing(
+    return BudgetStanding(
         bars=bars,
         begins=_shown(budget, period.starts_at),
         resets=_shown(budget, period.ends_at),

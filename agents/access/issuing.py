@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from agents.errors import Conflict
 from agents.models import Agent, ApiKey, KeyOwner
+from observability.api import hand_on_limits
 
 LONGEST_OVERLAP: Final = timedelta(days=90)
 HOLDS_WITHIN_S: Final = 5
@@ -63,7 +64,7 @@ def issue_key(
 
 
 def rotate_key(key: ApiKey, *, overlap: timedelta, author: User | None = None) -> IssuedKey:
-    """Make a successor that may do the same, and let `key` go on for `overlap`, so that clients can change over.
+    """Make a successor that may do the same within like budgets, and let `key` go on for `overlap`, so that clients can change over.
 
     A key that was made for a while has a successor that lives as long, counted from now.
 
@@ -87,6 +88,7 @@ def rotate_key(key: ApiKey, *, overlap: timedelta, author: User | None = None) -
             author=author,
             replaces=old,
         )
+        hand_on_limits(old.prefix, to=issued.key.prefix, at=now)
         ends_at = now + overlap
         old.expiry_date = min(old.expiry_date, ends_at) if old.expiry_date else ends_at
         old.save(update_fields=["expiry_date"])

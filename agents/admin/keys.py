@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -22,8 +23,10 @@ from unfold.admin import ModelAdmin
 
 from agents.access.issuing import HOLDS_WITHIN_S, NotRotatable, revoke_key, rotate_key
 from agents.models import Agent, ApiKey, KeyOwner, Scope
+from observability.api import budgets_of_key
 
 from .pages import render_page
+from .permissions import may_add_budgets, may_view_budgets
 
 if TYPE_CHECKING:
     KeyModelForm = forms.ModelForm[ApiKey]
@@ -132,6 +135,16 @@ class ApiKeyAdmin(ModelAdmin):
             field.label_from_instance = lambda agent: f"{agent.name} ({agent.slug})"  # names may be alike
         return field
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        key: ApiKey | None = self.get_object(request, object_id)
+        own: dict[str, Any] = {}
+        if key is not None and may_view_budgets(request):
+            own = {"may_view_budgets": True, "budgets": budgets_of_key(key.prefix), "new_budget_url": _new_budget_url(request, key)}
+        response: HttpResponse = super().change_view(request, object_id, form_url, {**own, **(extra_context or {})})
+        return response
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not change:
             obj.author = cast("User", request.user)
@@ -191,6 +204,14 @@ def _page_of(key: ApiKey) -> str:
     return reverse("admin:agents_apikey_change", args=(key.pk,))
 
 
+def _new_budget_url(request: HttpRequest, key: ApiKey) -> str:
+    """Return where a budget for `key` is made, filled in but for the sum; "" to those who may make none."""
+    if key.revoked or not may_add_budgets(request):
+        return ""
+    prefilled = {"name": f"{key.owner.name}: {key.name}"[:100], "scope": "key", "key": key.prefix, "period": "month"}
+    return f"{reverse('admin:observability_budget_add')}?{urlencode(prefilled)}"
+
+
 def _show_once(request: HttpRequest, key: ApiKey, *, secret: str, old: ApiKey | None = None) -> HttpResponse:
     response = render_page(
         request,
@@ -200,6 +221,7 @@ def _show_once(request: HttpRequest, key: ApiKey, *, secret: str, old: ApiKey | 
         old=old,
         secret=secret,
         endpoint=_example_address(request, key),
+        new_budget_url=_new_budget_url(request, key),
         opts=ApiKey._meta,
     )
     response["Cache-Control"] = "no-store"

@@ -14,12 +14,13 @@ from django.utils.safestring import SafeString
 from unfold import widgets
 from unfold.admin import ModelAdmin
 
+from observability.alerts.standing import who_is_told
 from observability.budgets import begin_period
-from observability.models import Budget, BudgetPeriod, BudgetScope
+from observability.models import AlertKind, AlertRule, Budget, BudgetPeriod, BudgetScope
 from observability.naming import agent_choices, key_choices
+from observability.standing import standing_in, standings
 
 from .figures import bound, with_current
-from .standing import standing_in, standings
 
 if TYPE_CHECKING:
     BudgetModelForm = forms.ModelForm[Budget]
@@ -138,14 +139,18 @@ class BudgetAdmin(ModelAdmin):
         response: HttpResponse = super().changelist_view(request, {**own, **(extra_context or {})})
         return response
 
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response: HttpResponse = super().add_view(request, form_url, {**_telling(), **(extra_context or {})})
+        return response
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         budget = self.get_object(request, object_id)
-        own: dict[str, Any] = {}
+        own: dict[str, Any] = _telling()
         if budget is not None:
             past = BudgetPeriod.objects.filter(budget=budget, ends_at__lte=datetime.now(UTC))
-            own = {
+            own |= {
                 "now": standings([budget])[budget.pk],
                 "past": [standing_in(budget, period) for period in past.order_by("-starts_at", "-spent_usd")[:_SHOWN_PERIODS]],
             }
@@ -155,7 +160,7 @@ class BudgetAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         begin_period(obj, at=datetime.now(UTC), was_off=change and "is_active" in form.changed_data and obj.is_active)
-        messages.info(request, "It holds within a second." if obj.is_active else "It limits nothing within a second.")
+        messages.info(request, "The budget holds within a second." if obj.is_active else "The budget limits nothing within a second.")
 
     @admin.display(description="for")
     def whose(self, budget: Budget) -> str:
@@ -182,3 +187,14 @@ class BudgetAdmin(ModelAdmin):
     @admin.display(description="begins anew")
     def resets(self, budget: Budget) -> str:
         return f"{budget.now.resets} ({budget.time_zone})"  # type: ignore[attr-defined] # set by get_changelist_instance
+
+
+def _telling() -> dict[str, Any]:
+    """Return whom alerts tell of budgets, and at which steps: an owner relies on it."""
+    rule = AlertRule.objects.filter(kind=AlertKind.BUDGET).first()
+    steps = [f"{step} %" for step in (50, 80, 100) if rule and step >= rule.threshold] or ["100 %"]
+    return {
+        "told": who_is_told(AlertKind.BUDGET),
+        "steps": " and ".join([", ".join(steps[:-1]), steps[-1]] if steps[1:] else steps),
+        "alert_rule": rule,
+    }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db.models import F
 
-from observability.models import Incident, Notice, NoticeState
+from observability.models import AlertKind, AlertRule, AlertTarget, Incident, Notice, NoticeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +54,13 @@ def failing_targets() -> list[FailingTarget]:
         name = notice.target.name if notice.target else "ALERT_WEBHOOK_URL"
         found.setdefault(name, FailingTarget(name, notice.last_error))
     return list(found.values())
+
+
+def who_is_told(kind: AlertKind) -> list[str]:
+    """Return the names of those who are told of trouble of this kind; none where its rule is off."""
+    rule = AlertRule.objects.filter(kind=kind, is_active=True).first()
+    if rule is None:
+        return []
+    chosen = rule.targets.all() if rule.targets.exists() else AlertTarget.objects.all()
+    names = list(chosen.filter(is_active=True).order_by("name").values_list("name", flat=True))
+    return names + (["ALERT_WEBHOOK_URL"] if settings.ALERT_WEBHOOK_URL else [])

@@ -181,3 +181,28 @@ def test_the_example_names_an_agent_that_answers(operator: Client) -> None:
     text = operator.post(f"{LIST}add/", fields(make_key_owner(), agents=[draft.pk, live.pk])).content.decode()
     assert "/api/chat/b-live" in text
     assert "/api/chat/a-draft" not in text
+
+
+def test_a_keys_budgets_are_on_its_page_and_one_click_away(operator: Client) -> None:
+    key = make_key(owner=make_key_owner(name="Web shop"), name="production & more").key
+    page = html.unescape(operator.get(f"{LIST}{key.pk}/change/").content.decode())
+    assert "This key has no budget of its own" in page
+    [link] = re.findall(r'href="([^"]+budget/add/[^"]+)"', page)
+    form = html.unescape(operator.get(link).content.decode())
+    assert 'value="Web shop: production & more"' in form
+    assert f'<option value="{key.prefix}" selected>' in form
+    assert '<option value="key" selected>' in form
+    assert "No alert tells anybody when it is nearly spent: there is no alert target." in form
+
+    sent = {"name": "Shop", "is_active": "on", "scope": "key", "key": key.prefix, "agent": "", "period": "month", "time_zone": "UTC"}
+    made = operator.post(link, {**sent, "limit_usd": "5", "limit_tokens": "", "on_unknown_price": "refuse", "cheaper_at": ""})
+    assert made.status_code == 302, made.content.decode()
+    page = operator.get(f"{LIST}{key.pk}/change/").content.decode()
+    assert "0.00 USD of 5.00 USD" in page
+    assert "This key has no budget of its own" not in page
+
+
+def test_no_budget_is_offered_for_a_key_that_ended(operator: Client) -> None:
+    key = make_key().key
+    revoke_key(key)
+    assert "budget/add/" not in operator.get(f"{LIST}{key.pk}/change/").content.decode()

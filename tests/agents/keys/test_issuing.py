@@ -12,6 +12,8 @@ from django.utils import timezone
 
 from agents.access.issuing import NotRotatable, revoke_key, rotate_key
 from agents.models import ApiKey
+from observability.budgets import begin_period
+from observability.models import Budget, BudgetPeriod, Limit
 from tests.factories import make_agent, make_key
 
 DAY = timedelta(days=1)
@@ -89,3 +91,29 @@ def test_the_primary_key_holds_nothing_of_the_hash(db: None) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM agents_apikey WHERE prefix = %s", [key.prefix])
         assert cursor.fetchone() == (key.pk,)
+
+
+def test_a_successor_takes_over_what_limits_the_old_key(db: None) -> None:
+    old, now = make_key().key, timezone.now()
+    budget = Budget.objects.create(name="Web shop", scope="key", key=old.prefix, limit_usd=5)
+    begin_period(budget, at=now)
+    BudgetPeriod.objects.filter(budget=budget).update(spent_usd=3, reserved_usd=1, spent_tokens=30, reserved_tokens=10)
+    each = Budget.objects.create(name="Its users", scope="user", key=old.prefix, limit_tokens=100)
+    Limit.objects.create(scope="key", name=old.prefix, requests_per_minute=7)
+    Budget.objects.create(name="Everything", limit_usd=100)
+
+    new = rotate_key(old, overlap=DAY).key
+    copy, for_each = Budget.objects.get(scope="key", key=new.prefix), Budget.objects.get(scope="user", key=new.prefix)
+    assert (copy.name, copy.limit_usd, copy.period, for_each.limit_tokens) == (
+        f"Web shop ({new.prefix})",
+        5,
+        budget.period,
+        each.limit_tokens,
+    )
+    period = BudgetPeriod.objects.get(budget=copy)
+    assert (period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens) == (4, 0, 40, 0)
+    assert Limit.objects.get(name=new.prefix).requests_per_minute == 7
+    assert Budget.objects.count() == 5
+
+    newest = rotate_key(new, overlap=DAY).key
+    assert Budget.objects.get(scope="key", key=newest.prefix).name == f"Web shop ({newest.prefix})"
