@@ -179,7 +179,7 @@ def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
         settle_attempts(settled)
     # A turn may be stored twice, where its client leaves at its very end: its tokens count once.
     leave([(turn.visit, sum(it.tokens for it in turn.settled) if ran else 0) for turn, ran in zip(turns, finished, strict=True)])
-    if kept := [turn.keep for turn in turns if turn.keep]:
+    if kept := [turn.keep for turn, ran in zip(turns, finished, strict=True) if turn.keep and ran]:  # not of one that was erased
         keep(kept)
     return finished
 

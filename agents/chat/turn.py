@@ -265,13 +265,12 @@ class ChatTurn:
         return self._trace.on(finished, self._meter, route=self._route.why if self._route else "", days=self._answering.trace_days)
 
     async def _store(self, turn: Leaving) -> None:
-        is_stored = False
+        ran = False
         self._teller.expect(turn)
         try:
             ran = await leaving.submit(turn)
-            is_stored = True
         finally:
-            await self._land(turn, is_stored=is_stored)
+            await self._land(turn, is_kept=ran and turn.keep is not None)
         self._ended = True
         if self._likeness is not None and turn.keep is not None:
             running_turns.finish_in_background(self._likeness.keep(turn.keep))
@@ -281,14 +280,14 @@ class ChatTurn:
         if self._entry and self._entered:
             self._teller.tell(self._entry, self._entered, turn, ran=ran)
 
-    async def _land(self, turn: Leaving, *, is_stored: bool) -> None:
+    async def _land(self, turn: Leaving, *, is_kept: bool) -> None:
         """Tell those who wait for this answer."""
         key, turn_id, entered = self._flight_key, str(self.id), self._entered
         if key is None or entered is None or not (entered.found.leads or flights.is_led_by(key, turn_id)):
             return
         has_left = turn.finished.state is TurnState.CANCELLED or turn.finished.error_code == "stopped"
         landing: Landing = turn.keep.reply if turn.keep else NoAnswer.LEFT if has_left else NoAnswer.FAILED
-        await flights.land(key, turn_id, landing, is_kept=is_stored and turn.keep is not None)
+        await flights.land(key, turn_id, landing, is_kept=is_kept)
 
     async def _store_or_go_on_storing(self, turn: Leaving) -> None:
         try:

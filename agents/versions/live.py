@@ -266,7 +266,7 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         knowledge=tuple(version.knowledge),
         facts_by_model=version.facts_by_model,
         summaries=version.summaries,
-        reply_cache_s=version.reply_cache_s,
+        reply_cache_s=_reply_cache_s(version),
         reply_similarity=version.reply_similarity,
         simple=simple,
         simple_max_chars=version.simple_max_chars,
@@ -277,6 +277,12 @@ def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
         trace_days=version.trace_days,
         log_messages_until=agent.log_messages_until,
     )
+
+
+def _reply_cache_s(version: AgentVersion) -> int:
+    """Return for how many seconds answers are kept: no longer than the conversations that they are of."""
+    most_s = version.conversation_days * 86_400
+    return min(version.reply_cache_s, most_s) if most_s else version.reply_cache_s
 
 
 def _simple_of(version: AgentVersion, own: ModelChoice | None) -> ModelChoice | None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -22,7 +23,7 @@ from tests.factories import make_key, make_key_owner, make_version, unique
 from tests.live_server import live_server
 from tests.memory.embedding_server import EmbeddingServer
 from tests.promises.conftest import priced as priced
-from tests.upstream import Reply
+from tests.upstream import Gate, Reply
 from tests.waiting import eventually
 
 SIMILAR = {"reply_cache_s": 60, "reply_similarity": 0.85}
@@ -69,6 +70,16 @@ def kept(agent, *, count=1):
     """Wait until so many questions of an agent can be found."""
     turns = Turn.objects.filter(agent=agent.slug).values("id")
     return eventually(lambda: KeptQuestion.objects.filter(turn_id__in=turns).count() == count, what="questions are kept")
+
+
+def erase_person(subject_id):
+    async def forget():
+        try:
+            return await erase(subject_id, actor="test")
+        finally:
+            await close_transports()
+
+    return asyncio.run(forget())
 
 
 def test_a_similar_question_gets_the_answer_and_is_told_why(make_chat_agent, upstream, ask, priced):
@@ -279,17 +290,23 @@ def test_who_is_erased_leaves_no_question_and_no_answer_for_others(make_chat_age
     message_id = ask(agent, ONE)["message_id"]
     kept(agent)
     turn = Turn.objects.select_related("conversation").get(pk=message_id)
-
-    async def forget():
-        try:
-            return await erase(turn.conversation.subject_id, actor="test")
-        finally:
-            await close_transports()
-
-    receipt = asyncio.run(forget())
+    receipt = erase_person(turn.conversation.subject_id)
     assert receipt.counts["similar_questions"] == 1
     assert not KeptQuestion.objects.filter(turn_id=message_id).exists()
     assert not ask(agent, ONE)["cached"]
+
+
+def test_who_is_erased_before_the_answer_came_leaves_none_in_the_cache(make_chat_agent, upstream, ask):
+    agent, gate = make_chat_agent(upstream, reply_cache_s=60), Gate()
+    upstream.script(Reply("Too late.", gate=gate), Reply("Anew."))
+    with ThreadPoolExecutor(1) as others:
+        asking = others.submit(ask, agent, ONE)
+        turn = eventually(lambda: Turn.objects.select_related("conversation").filter(agent=agent.slug).first(), what="the turn is stored")
+        eventually(lambda: len(upstream.calls) == 1, what="the model is asked")
+        erase_person(turn.conversation.subject_id)
+        gate.open()
+        assert asking.result()["reply"] == "Too late."
+    assert ask(agent, ONE)["reply"] == "Anew."
 
 
 def test_of_a_turn_that_was_erased_meanwhile_nothing_is_kept(live_db):

@@ -194,6 +194,12 @@ def test_what_chat_needs_of_memory_is_in_the_snapshot(db: None) -> None:
     assert (found.memory_threshold, found.knowledge, found.summaries, found.facts_by_model) == (7.5, ("handbook", "prices"), True, True)
 
 
+@pytest.mark.parametrize(("conversation_days", "seconds"), [(0, 7 * 86_400), (1, 86_400), (30, 7 * 86_400)])
+def test_an_answer_is_kept_no_longer_than_its_conversation(db: None, conversation_days: int, seconds: int) -> None:
+    agent = make_agent(reply_cache_s=7 * 86_400, conversation_days=conversation_days)
+    assert load_live(agent.slug).reply_cache_s == seconds
+
+
 def test_without_any_provider_there_is_no_choice(db: None) -> None:
     agent = make_agent(provider=make_provider())
     Provider.objects.update(is_default=False)
