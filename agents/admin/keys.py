@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
@@ -98,7 +98,7 @@ class KeyOwnerAdmin(ModelAdmin):
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
     form = KeyForm
-    list_display = ("key", "owner", "state", "opens", "last_used_at", "expiry_date")
+    list_display = ("key", "owner", "state", "opens", "last_used", "expires")
     list_display_links = ("key",)
     list_filter = ("owner", "revoked")
     search_fields = ("name", "prefix", "owner__name", "owner__slug")
@@ -198,6 +198,18 @@ class ApiKeyAdmin(ModelAdmin):
     @admin.display(description="opens")
     def opens(self, key: ApiKey) -> SafeString:
         return render_to_string("admin/agents/apikey/opens.html", {"key": key})
+
+    @admin.display(description="last used (UTC)", ordering="last_used_at")
+    def last_used(self, key: ApiKey) -> str:
+        return _moment(key.last_used_at)
+
+    @admin.display(description="expires (UTC)", ordering="expiry_date")
+    def expires(self, key: ApiKey) -> str:
+        return _moment(key.expiry_date)
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at.astimezone(UTC):%d %b %Y, %H:%M}" if at else "never"
 
 
 def _page_of(key: ApiKey) -> str:

@@ -24,6 +24,7 @@ from tests.factories import make_user, unique
 from tests.live_server import LiveServer
 from tests.sinks import SLACK_PATH, HttpSink, http_sink
 from tests.upstream import Reply, Upstream
+from tests.waiting import eventually
 
 A_DOLLAR = 1000
 """Tokens of an answer that costs one US dollar, at the price the owner enters; no answer is longer, so a call's worst case is as much."""
@@ -127,6 +128,10 @@ def test_from_a_key_with_5_usd_a_month_to_what_caching_saved(owner: Page, server
     assert float(re.search(r"([\d,]+\.\d\d) USD", saved.inner_text())[1].replace(",", "")) >= 3
     row.get_by_role("link", name=name).click()
     expect(page.get_by_text("60 %: 6.00 USD of 10.00 USD")).to_be_visible()
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390, "on a phone the page is as wide as the screen"
+    page.set_viewport_size(size)
     page.get_by_role("link", name="Incidents").click()
     expect(page.get_by_text(budget.name).first).to_be_visible()
     assert page.errors == []
@@ -189,8 +194,6 @@ def open_key(page: Page, name: str) -> None:
 
 def ask_within_a_second(ask: Callable[[str], httpx2.Response], message: str) -> httpx2.Response:
     """Ask until the raised limit holds."""
-    from tests.waiting import eventually
-
     return eventually(lambda: answer if (answer := ask(message)).status_code == 200 else None, what="the raised budget holds", every_s=0.2)
 
 

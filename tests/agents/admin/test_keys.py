@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -206,3 +206,10 @@ def test_no_budget_is_offered_for_a_key_that_ended(operator: Client) -> None:
     key = make_key().key
     revoke_key(key)
     assert "budget/add/" not in operator.get(f"{LIST}{key.pk}/change/").content.decode()
+
+
+def test_the_list_says_when_a_key_was_used_and_when_it_ends(operator: Client) -> None:
+    make_key(expires_at=datetime(2031, 2, 3, 4, 5, tzinfo=UTC))
+    page = operator.get(LIST).content.decode()
+    assert "03 Feb 2031, 04:05" in page
+    assert "never" in page

@@ -85,8 +85,9 @@ NOBODY = (
     | {"admin:observability_loglevel_delete"}
     | {f"admin:observability_{model}_{page}" for model in ("alertrule", "incident") for page in ("add", "delete")}
 )
-# Async, so they check people by themselves: test_trying.py, test_probing.py and test_alerts.py ask them. The search is off: test_agents.py.
-ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_provider_probe", "admin:search"} | {
+# Async, so they check people by themselves: test_trying.py, test_asking_classifiers.py, test_probing.py and test_alerts.py ask them.
+# The search is off: test_agents.py.
+ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_agent_route_ask", "admin:agents_provider_probe", "admin:search"} | {
     f"admin:observability_{model}_test" for model in ("alerttarget", "alertrule")
 }
 
