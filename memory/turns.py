@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from django.db import connection
+from django.db import IntegrityError, connection
 
 from memory.models import TurnState
 from memory.recollections import RecalledPassage, add_recalled
@@ -199,6 +199,9 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
     Conversations and subjects are made where they do not exist. A session id that another subject uses too is another
     conversation: nobody goes on with a stranger's, or learns that there is one. A turn's `seq` is allocated under its conversation's row
     lock, in the order of `turns`.
+
+    Raises:
+        IntegrityError: somebody was erased at this moment; asked again, they begin anew.
     """
     subjects = sorted({(turn.owner, turn.subject) for turn in turns})
     later: list[int] = []
@@ -211,6 +214,8 @@ def open_turns(turns: Sequence[NewTurn]) -> list[OpenedTurn]:
         (_ADD_SUBJECTS, [[owner for owner, _ in subjects], [name for _, name in subjects]]),
         (_ADD_TURNS, _columns(turns, later[::-1])),
     )
+    if len(placed) < len(turns):  # opened again, they begin anew
+        raise IntegrityError("a person was erased while a turn of theirs was opened")
     places = {id: (conversation_id, seq, found) for id, conversation_id, seq, *found in placed}
     recent = _recent_turns(turns, [places[turn.id][:2] for turn in turns])
     opened = []

@@ -64,6 +64,12 @@ def test_a_first_turn_makes_its_subject_and_conversation(db: None) -> None:
     assert (conversation.subject.owner, conversation.subject.name) == (turn.owner, turn.subject)
 
 
+def test_whose_person_is_erased_between_two_statements_is_to_be_opened_again(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.turns._ADD_SUBJECTS", "SELECT %s::text[], %s::text[]")
+    with pytest.raises(IntegrityError):  # for which `GroupCommit` asks again
+        open_turns([new_turn(unique("session"))])
+
+
 def test_a_batch_of_many_conversations_keeps_every_message_in_its_place(db: None) -> None:
     sessions = [unique("s") for _ in range(5)]
     turns = [new_turn(random.choice(sessions), message=f"message {number}") for number in range(40)]
