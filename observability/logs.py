@@ -18,7 +18,7 @@ from structlog.typing import Processor
 
 from observability.tracebacks import in_words, kind_of, trace_of, without
 
-__all__ = ["LEVELS", "begin_facts", "facts_now", "in_words", "logging_settings", "note", "report_exceptions_to", "set_level", "without"]
+__all__ = ["LEVELS", "begin_facts", "in_words", "logging_settings", "note", "report_exceptions_to", "set_level", "without"]
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -43,11 +43,6 @@ def note(**facts: Any) -> None:
     known = _facts.get()
     if known is not None:
         known.update(facts)
-
-
-def facts_now() -> Mapping[str, Any]:
-    """Return what is known of the piece of work that is under way."""
-    return _facts.get() or {}
 
 
 def report_exceptions_to(reporter: Reporter) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+import yaml
+
 from chatbot_site.settings.environment import PROJECT_DIR
 
 TEXT = (PROJECT_DIR / "deploy" / "alloy" / "config.alloy").read_text()
@@ -42,3 +44,8 @@ def test_it_reads_fields_that_the_log_has() -> None:
 def test_ids_are_no_labels() -> None:
     [labels] = re.findall(r"stage\.labels \{\s*values = \{([^}]*)\}", CODE)
     assert set(re.findall(r"(\w+) +=", labels)) == {"level", "event", "agent", "outcome"}
+
+
+def test_it_finds_what_compose_makes() -> None:
+    project = yaml.safe_load((PROJECT_DIR / "deploy" / "docker" / "compose.yaml").read_text())["name"]
+    assert f'"com.docker.compose.project={project}"' in TEXT
