@@ -13,10 +13,12 @@ class AgentsConfig(AppConfig):
         from .access.choices import list_agents, list_keys
         from .access.naming import describe_people
         from .chat.likeness import forget_questions
+        from .chat.replies import forget_replies
         from .doctor import register_agents_examinations
         from .versions.in_use import list_models_in_use
 
         describe_people_by(describe_people)
+        register_eraser("replies", forget_replies)
         register_eraser("similar_questions", forget_questions)
         register_agents_examinations()
         register_models_in_use(list_models_in_use)

@@ -9,6 +9,7 @@ Values are JSON, longer ones compressed. What is not exactly what was kept here 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ import structlog
 
 from agents.access import Caller
 from agents.versions.live import Answering
-from memory.api import OpenedTurn
+from memory.api import OpenedTurn, SubjectErased
 from observability.api import PREFIX, RedisDown, Script, redis_call
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ FLIGHT_LEASE_MS: Final = 3000
 """How long nobody else calls the model, after its caller was last heard of."""
 _COMPRESS_FROM_BYTES: Final = 1024
 _MOST_BYTES: Final = 32_000_000
+_AT_ONCE: Final = 1000
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(strict=True).decode
 
@@ -41,8 +43,9 @@ if type(reply) == 'string' then return reply end
 redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
 return redis.call('GET', KEYS[2]) == ARGV[1] and 1 or 0
 """)
-# KEYS: the reply, its flight. ARGV: the turn's id, the reply, its lifetime (s).
+# KEYS: the reply, its flight, where the turn's reply is noted. ARGV: the turn's id, the reply, its lifetime (s).
 _KEEP: Final = Script("""
+redis.call('SET', KEYS[3], KEYS[1], 'EX', ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1
@@ -150,11 +153,30 @@ def look(keys: Sequence[str | None], *, turns: Sequence[str], fresh: Sequence[bo
 
 def keep(kept: Sequence[ToKeep]) -> None:
     """Keep answers and end their flights, in one round trip. Blocks; what Redis does not take is not kept."""
-    calls = [([reply_name(it.key), flight_name(it.key)], [it.turn_id, write_reply(it.reply), it.seconds]) for it in kept]
+    calls = [
+        ([reply_name(it.key), flight_name(it.key), _note_name(it.turn_id)], [it.turn_id, write_reply(it.reply), it.seconds]) for it in kept
+    ]
     try:
         redis_call(lambda client: _KEEP.run(client, calls))
     except RedisDown:
         log.debug("answers not kept", count=len(kept))
+
+
+async def forget_replies(erased: SubjectErased) -> int:
+    """Delete the answers that an erased person's turns got and that are kept for others; return how many those were.
+
+    Raises:
+        RedisDown: they may be there still.
+    """
+    notes = [_note_name(str(id)) for id in erased.turn_ids]
+    return sum([await asyncio.to_thread(_forget, notes[start : start + _AT_ONCE]) for start in range(0, len(notes), _AT_ONCE)])
+
+
+def _forget(notes: Sequence[str]) -> int:
+    names = [name for name in redis_call(lambda client: client.mget(notes)) if name]
+    forgotten: int = redis_call(lambda client: client.delete(*names)) if names else 0
+    redis_call(lambda client: client.delete(*notes))
+    return forgotten
 
 
 def reply_name(key: str) -> str:
@@ -165,6 +187,11 @@ def reply_name(key: str) -> str:
 def flight_name(key: str) -> str:
     """Return where Redis has the turn that is getting the answer."""
     return f"{PREFIX}flight:{key}"
+
+
+def _note_name(turn_id: str) -> str:
+    """Return where Redis has which answer a turn got."""
+    return f"{PREFIX}reply-of:{turn_id}"
 
 
 def write_reply(reply: CachedReply) -> bytes:

@@ -186,6 +186,7 @@ def test_everything_of_a_person_goes_and_nothing_of_anybody_else(person):
     assert receipt.counts == {
         "conversations": 4, "turns": 4, "summaries": 1, "memories": 10, "vectors": 10, "words": receipt.counts["words"], "recalled": 3,
         "cached_vectors": 0,
+        "replies": 0,
         "similar_questions": 0,
     }  # fmt: skip
     assert receipt.counts["words"] >= 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import zlib
@@ -12,7 +13,8 @@ from django_redis import get_redis_connection
 from agents.access import Caller, anonymous
 from agents.chat.replies import CachedReply, key_of, look, read_reply, reply_name, write_reply
 from agents.versions.live import load_draft
-from memory.api import OpenedTurn, PastTurn
+from memory.api import OpenedTurn, PastTurn, erase
+from memory.models import Turn
 from tests.factories import make_key, make_key_owner, make_version, unique
 from tests.upstream import Refusal, Reply
 
@@ -185,3 +187,13 @@ def test_a_poisoned_answer_is_replaced(make_chat_agent, upstream, ask):
         answer = ask(agent).json()
         assert (answer["reply"], answer["cached"]) == ("mine", False)
         assert ask(agent).json()["cached"]
+
+
+def test_who_is_erased_leaves_no_answer_for_others(make_chat_agent, upstream, ask):
+    agent = make_chat_agent(upstream, reply_cache_s=60)
+    message_id = ask(agent).json()["message_id"]
+    assert ask(agent).json()["cached"]
+    subject_id = Turn.objects.select_related("conversation").get(pk=message_id).conversation.subject_id
+    receipt = asyncio.run(erase(subject_id, actor="test"))
+    assert receipt.counts["replies"] == 1
+    assert not ask(agent).json()["cached"]
