@@ -123,11 +123,11 @@ class ChatTurn:
         key, turn_id = self._flight_key, str(self.id)
         if self._kept is None and key and not flights.is_led_by(key, turn_id):
             self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
-        self._trace.mark("flight", cache="shared" if self._kept else "miss")
+            self._trace.mark("flight", cache="shared" if self._kept else "miss")
         if self._kept is None and self._likeness is not None:
             self._match = await self._likeness.find()
             self._kept = self._match.reply if self._match else None
-            self._trace.mark("similar questions", cache="similar" if self._kept else "miss")
+            self._trace.mark("similar", cache="similar" if self._kept else "miss")
         if self._kept is not None:
             self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
@@ -156,6 +156,7 @@ class ChatTurn:
         assert self._meter is not None
         self._classifier = Classifier(self._answering, template=self._meter.template, budgets=self._entry.budgets)
         self._route = self._route.decided(await self._classifier.ask(self._question.message))
+        self._trace.mark("classify")
         self._answering = self._route.answering
 
     async def _request(self) -> ModelRequest:
