@@ -223,7 +223,7 @@ EVERY_PAGE = [
         "Turns",
         "Upkeep",
     ),
-    *("People", "Shared knowledge", "Erasures", "Log level", "Users", "Groups"),
+    *("People", "Shared knowledge", "Erasures", "Doctor", "Log level", "Users", "Groups"),
 ]
 
 
