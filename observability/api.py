@@ -8,6 +8,7 @@ from observability.breakers import breaker_closed, breaker_opened, open_breakers
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import find_calibration, measured_calibration
+from observability.calls import calls_of_turn
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
 from observability.counting import (
@@ -104,6 +105,7 @@ __all__ = [
     "breaker_closed",
     "breaker_opened",
     "budgets_now",
+    "calls_of_turn",
     "client_of",
     "connection_parameters",
     "count_alert",
