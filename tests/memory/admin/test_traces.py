@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import transaction
 from django.urls import reverse
+from playwright.sync_api import expect
 
 from memory.browsing import person_owner
 from memory.curating import forget
@@ -18,7 +19,8 @@ from memory.models import Recalled, Turn
 from memory.upkeep.policy import Policy
 from memory.upkeep.run import run_upkeep
 from observability.models import Attempt
-from tests.factories import make_passage
+from tests.browser import NAMELESS_CONTROLS
+from tests.factories import make_passage, make_user
 from tests.upstream import Refusal, Reply
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -106,6 +108,23 @@ def test_editors_see_nothing_of_it(make_chat_agent, upstream, ask, editor):
     turn = ask(make_chat_agent(upstream))
     assert editor.get(page_of(turn)).status_code == 403
     assert editor.get(reverse("admin:memory_turn_changelist"), {"q": str(turn.pk)}).status_code == 403
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_the_page_fits_and_everything_has_a_name(scheme, width, make_chat_agent, upstream, ask, page, server):
+    turn = ask(make_chat_agent(upstream, system_prompt="W" * 400))
+    user = make_user(role="operator", password="a long enough password")
+    page.goto(f"{server.url}/admin/login/?next={page_of(turn)}")
+    page.get_by_label("Username").fill(user.username)
+    page.get_by_label("Password").fill("a long enough password")
+    page.get_by_role("button", name=re.compile("log in", re.IGNORECASE)).click()
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    expect(page.get_by_role("rowheader", name="Built the prompt")).to_be_visible()
+    page.get_by_text("The request's JSON, byte for byte").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(NAMELESS_CONTROLS) == []
+    assert page.errors == []
 
 
 def test_upkeep_empties_what_is_older_than_the_version_keeps_it(make_chat_agent, upstream, ask):
