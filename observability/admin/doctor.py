@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 
 from observability.admin.reading import ReadOnlyAdmin
 from observability.bursts import run_burst
@@ -22,8 +25,9 @@ from observability.doctor.reports import keep_report, last_report, results_of
 from observability.doctor.table import in_a_sentence
 from observability.models import DoctorReport
 
-_ADD = "observability.add_doctorreport"
-_LABELS = {
+_CODE: Final = re.compile(r"`([^`]+)`")
+_ADD: Final = "observability.add_doctorreport"
+_LABELS: Final = {
     Grade.OK: ("live", "ok"),
     Grade.SKIPPED: ("quiet", "not looked at"),
     Grade.WARNING: ("draft", "warning"),
@@ -47,9 +51,8 @@ class DoctorReportAdmin(ReadOnlyAdmin):
         context = {
             **self.admin_site.each_context(request),
             "title": "Doctor",
-            "opts": DoctorReport._meta,
             "report": report,
-            "rows": [(*_LABELS[result.grade], result) for result in results],
+            "rows": [(*_LABELS[result.grade], result, _with_code(result.remedy)) for result in results],
             "sentence": in_a_sentence(results),
             "may_examine": _may_examine(request),
         }
@@ -68,6 +71,11 @@ async def examine_now(request: HttpRequest) -> HttpResponseBase:
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
+
+
+def _with_code(text: str) -> SafeString:
+    """Return `text` as HTML, with what stands between backticks as code."""
+    return mark_safe(_CODE.sub(r"<code>\1</code>", escape(text)))  # noqa: S308 - escaped
 
 
 def _may_examine(request: HttpRequest) -> bool:

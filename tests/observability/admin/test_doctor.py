@@ -24,13 +24,13 @@ PAGE = "/admin/observability/doctorreport/"
 def test_the_worst_stands_first_with_its_remedy(operator: Client) -> None:
     results = [
         Result("cache", Grade.OK, "Valkey 9", "", 0.1),
-        Result("worker", Grade.FAILED, "none was ever seen", "Run <b>it</b>.", 0.2),
+        Result("worker", Grade.FAILED, "none was ever seen", "Run <b>it</b>: `manage.py worker`.", 0.2),
         Result("prices", Grade.WARNING, "unknown", "Enter them.", 0.2),
     ]
     keep_report(results, by="anna", with_calls=False, seconds=1.5)
     page = operator.get(PAGE).content.decode()
     assert page.index("none was ever seen") < page.index("Enter them.") < page.index("Valkey 9")
-    assert "Run &lt;b&gt;it&lt;/b&gt;." in page
+    assert "Run &lt;b&gt;it&lt;/b&gt;: <code>manage.py worker</code>." in page
     assert "1 fault, 1 warning." in page
     assert "by anna" in page
 
