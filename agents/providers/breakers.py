@@ -120,6 +120,8 @@ class Guarded:
             answer = await self._model.start(request)
         except UpstreamFailed as error:
             self._breaker.heard(error, passed_at=passed_at)
+            # What has just opened it is not waited for again: the next model answers at once.
+            error.retryable &= self._breaker.state is State.CLOSED
             raise
         return GuardedAnswer(answer, self._breaker, passed_at)
 
