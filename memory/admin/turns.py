@@ -69,6 +69,7 @@ class TurnAdmin(ReadOnlyAdmin):
         turns: QuerySet[Turn] = (
             super()
             .get_queryset(request)
+            .defer("sent", "trace")  # long, and for a turn's own page alone
             .prefetch_related(Prefetch("conversation", Conversation.objects.only("id", "session_id", "subject_id", "agent")))
         )
         return turns

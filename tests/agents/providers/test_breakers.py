@@ -169,6 +169,24 @@ def test_a_try_that_fails_keeps_it_open(upstream: Upstream) -> None:
     run(work)
 
 
+def test_a_long_answer_that_has_begun_keeps_nobody_from_trying_too(upstream: Upstream) -> None:
+    gate = Gate()
+    upstream.script(*[Refusal(500)] * 4, Reply(chunks=["Back", " again"], gate=gate, gate_before_chunk=2), Reply("Quick"))
+    it = choice(upstream)
+
+    async def work() -> None:
+        await failing(it, times=2)
+        wait_is_over(it)
+        trying = asyncio.create_task(ask(it))
+        await until(lambda: breaker_of(it)._next_at == 0.0 and breaker_of(it).state is State.TRYING)
+        assert await ask(it) == "Quick"
+        assert breaker_of(it).state is State.CLOSED
+        gate.open()
+        assert await trying == "Back again"
+
+    run(work)
+
+
 def test_a_try_whose_client_left_keeps_nobody_from_trying_later(upstream: Upstream) -> None:
     upstream.script(*[Refusal(500)] * 4, Silence(), Reply("Back"))
     it = choice(upstream)
