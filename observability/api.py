@@ -5,6 +5,7 @@ from __future__ import annotations
 from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
 from observability.breakers import breaker_closed, breaker_opened, open_breakers
+from observability.budget_standing import fullest_budgets
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import find_calibration, measured_calibration
@@ -26,6 +27,7 @@ from observability.counting import (
 )
 from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
 from observability.doctor.examining import Result, examine, worst_of
+from observability.doctor.work import look_at_work
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.jobs import note_job_failure
 from observability.ledger import (
@@ -127,6 +129,7 @@ __all__ = [
     "find_calibration",
     "find_price",
     "forecast_usd",
+    "fullest_budgets",
     "headers_of",
     "in_thread",
     "is_set_within",
@@ -144,6 +147,7 @@ __all__ = [
     "limits",
     "list_failures",
     "list_sparing",
+    "look_at_work",
     "look_up",
     "measured_calibration",
     "models_in_use",

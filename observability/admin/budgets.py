@@ -14,12 +14,12 @@ from django.utils.safestring import SafeString
 from unfold import widgets
 from unfold.admin import ModelAdmin
 
+from observability.budget_standing import standing_in, standings
 from observability.budgets import begin_period
 from observability.models import Budget, BudgetPeriod, BudgetScope
 from observability.naming import agent_choices, key_choices
 
 from .figures import bound, with_current
-from .standing import standing_in, standings
 
 if TYPE_CHECKING:
     BudgetModelForm = forms.ModelForm[Budget]
