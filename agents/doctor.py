@@ -89,8 +89,8 @@ def _choices() -> list[ModelChoice]:
     """Return every model that a published version of an active agent may ask, each once."""
     found: dict[tuple[str, str], ModelChoice] = {}
     for answering in list_live(lambda agent: True):
-        for choice in (*answering.choices, *answering.background, *([answering.simple] if answering.simple else [])):
-            if choice.model:
+        for choice in (*answering.choices, *answering.background, answering.simple, answering.classifier):
+            if choice and choice.model:
                 found.setdefault((choice.provider.slug, choice.model), choice)
     return list(found.values())
 

@@ -3,8 +3,8 @@
     editors     agents: create, edit, try, publish, roll back; what agents know for everybody, shared or not. No providers, no keys,
                 no conversations, no memories of people.
     operators   read everything; create and change providers and their keys; correct and forget what is remembered of people, and
-                erase them; make, change and revoke API keys; set prices, budgets, limits and alerts; change the log's
-                level, and let it hold an agent's messages for a while. No agents otherwise.
+                erase them; make, change and revoke API keys; set prices, budgets, limits and alerts; have the doctor examine
+                everything; change the log's level, and let it hold an agent's messages for a while. No agents otherwise.
     superuser   everything, people and roles included.
 
 A role is a permission `agents.view_agent` and the like, never a group's name: an installation may make groups of its own.
@@ -57,6 +57,7 @@ OPERATOR_CHANGES: Final = frozenset(
         ),
         "observability.change_alertrule",
         "observability.add_loglevel",
+        "observability.add_doctorreport",  # have the doctor examine everything
         # People and what is remembered of them: change is to add, correct, pin and forget; delete is to erase somebody.
         "memory.change_subject",
         "memory.delete_subject",

@@ -122,7 +122,7 @@ def _look_at_open_files() -> Sequence[Finding]:
 
 def _look_at_memory() -> Sequence[Finding]:
     usable, wanted = usable_bytes(), settings.WEB_CONCURRENCY * WORKER_BYTES + RESERVED_BYTES
-    seen = f"{usable // _MB:,} MB; {settings.WEB_CONCURRENCY} web processes need about {wanted // _MB:,}"
+    seen = f"{usable // _MB:,} MB; WEB_CONCURRENCY={settings.WEB_CONCURRENCY} needs about {wanted // _MB:,}"
     if wanted > usable:
         return [Finding.warning(seen, "Lower WEB_CONCURRENCY, or give this machine more memory.")]
     return [Finding.ok(seen)]

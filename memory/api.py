@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory.activity import Breakage, Day, breakages_today, turns_by_day, turns_today
+from memory.activity import Breakage, Day, Pace, breakages_today, paces_today, turns_by_day, turns_today
 from memory.browsing import (
     MemoryCard,
     MemoryPage,
@@ -76,6 +76,7 @@ __all__ = [
     "OpenedTurn",
     "Outcome",
     "OwnerKind",
+    "Pace",
     "PastTurn",
     "Payer",
     "PersonName",
@@ -126,6 +127,7 @@ __all__ = [
     "owner_for",
     "owner_of_memory",
     "owners_of_subject",
+    "paces_today",
     "people_numbered",
     "person_owner",
     "pin",

@@ -21,6 +21,7 @@ _ADD_RECALLED: Final = """
     JOIN memory_owner owner ON owner.id = new.owner_id
     JOIN memory_passage passage ON passage.owner_id = new.owner_id AND passage.id = new.passage_id
     FOR KEY SHARE OF owner, passage SKIP LOCKED
+    RETURNING turn_id
 """
 
 
@@ -35,8 +36,10 @@ class RecalledPassage:
     contributions: Mapping[str, float] = field(default_factory=dict)
 
 
-def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledPassage]]) -> int:
-    """Store which memories the prompts of turns (by id) held, and return how many: some may be gone by now."""
+def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledPassage]]) -> list[UUID]:
+    """Store which memories the prompts of turns (by id) held; return the turn of each that was stored: some may be gone by now."""
+    if not recalled:
+        return []
     with acting_for(sorted({passage.owner_id for _, passage in recalled})):
         cursor.execute(
             _ADD_RECALLED,
@@ -49,4 +52,4 @@ def add_recalled(cursor: CursorWrapper, recalled: Sequence[tuple[UUID, RecalledP
                 [json.dumps(dict(passage.contributions)) for _, passage in recalled],
             ],
         )
-        return int(cursor.rowcount)
+        return [turn_id for (turn_id,) in cursor.fetchall()]

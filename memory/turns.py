@@ -183,7 +183,7 @@ _MARK_TO_SUMMARISE: Final = """
         FOR UPDATE OF conversation SKIP LOCKED
     )
 """
-# Something that they recalled was forgotten meanwhile: no copy of it stays behind. Which of them it was would take longer to say.
+# Something that they recalled was forgotten meanwhile: no copy of it stays behind.
 _DROP_SENT: Final = "UPDATE memory_turn SET sent = NULL WHERE id = ANY(%s::uuid[])"
 TO_REMEMBER: Final = "memory_turns"
 """The channel on which PostgreSQL tells workers that a turn waits for them."""
@@ -289,8 +289,8 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
             cursor.execute(_MARK_TO_SUMMARISE, [[id for id, _ in cut], [from_seq for _, from_seq in cut]])
         finished = {id for id, _ in rows}
         recalled = [(turn.id, passage) for turn in turns if turn.id in finished for passage in turn.recalled]
-        if recalled and add_recalled(cursor, recalled) < len(recalled):
-            cursor.execute(_DROP_SENT, [[turn_id for turn_id, _ in recalled]])
+        if lost := Counter(turn_id for turn_id, _ in recalled) - Counter(add_recalled(cursor, recalled)):
+            cursor.execute(_DROP_SENT, [list(lost)])
     return [turn.id in finished for turn in turns]
 
 

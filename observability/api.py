@@ -5,9 +5,11 @@ from __future__ import annotations
 from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
 from observability.breakers import breaker_closed, breaker_opened, open_breakers
+from observability.budget_standing import BudgetStanding, budgets_of_key, fullest_budgets
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
 from observability.calibration import find_calibration, measured_calibration
+from observability.calls import calls_of_turn
 from observability.catalogue import ModelInUse, keep_prices, look_up, models_in_use, prices_in_use, register_models_in_use, store_prices
 from observability.connections import connection_parameters
 from observability.counting import (
@@ -25,6 +27,7 @@ from observability.counting import (
 )
 from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
 from observability.doctor.examining import Result, examine, worst_of
+from observability.doctor.work import look_at_work
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.jobs import note_job_failure
 from observability.ledger import (
@@ -51,7 +54,6 @@ from observability.scraping import keep_measuring
 from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
-from observability.standing import BudgetStanding, budgets_of_key
 from observability.statements import run_together
 from observability.succession import hand_on_limits
 from observability.tokens import (
@@ -108,6 +110,7 @@ __all__ = [
     "breaker_opened",
     "budgets_now",
     "budgets_of_key",
+    "calls_of_turn",
     "client_of",
     "connection_parameters",
     "count_alert",
@@ -129,6 +132,7 @@ __all__ = [
     "find_calibration",
     "find_price",
     "forecast_usd",
+    "fullest_budgets",
     "hand_on_limits",
     "headers_of",
     "in_thread",
@@ -147,6 +151,7 @@ __all__ = [
     "limits",
     "list_failures",
     "list_sparing",
+    "look_at_work",
     "look_up",
     "measured_calibration",
     "models_in_use",

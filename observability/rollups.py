@@ -91,7 +91,7 @@ _ADD: Final = tuple(_statement_for(table, columns) for table, columns in TABLES.
 
 
 def roll_up() -> int:
-    """Add to the sums what was settled since the last time; return how many rows of sums changed.
+    """Add to the sums what was settled since the last time, and note when; return how many rows of sums changed.
 
     Runs inside a transaction that the caller began; of several processes at once, one after the other does it.
     """
@@ -102,9 +102,7 @@ def roll_up() -> int:
         upto = _horizon(cursor) + offset
         if upto < since:
             return _start_over(cursor)
-        if upto == since:
-            return 0
-        changed = _add(cursor, since, upto)
+        changed = _add(cursor, since, upto) if upto > since else 0
         cursor.execute(_END_STATE, [upto, offset])
     return changed
 

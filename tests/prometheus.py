@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import pytest
 
 from chatbot_site.local.debian import find_program
 from chatbot_site.local.postgresql import free_port
-from tests.live_server import METRICS_TOKEN
+from tests.live_server import METRICS_TOKEN, PROJECT_DIR
 from tests.waiting import eventually
 
 Series = tuple[dict[str, str], float]
+
+DOCUMENTED: Final[dict[str, tuple[str, set[str]]]] = {
+    name: (kind, {label.strip("` ") for label in labels.split(",")} - {""})
+    for name, kind, labels in re.findall(
+        r"^\| `((?:chatbot|django)_\w+)` \| (\w+) \|[^|]*\|([^|]*)\|", (PROJECT_DIR / "docs/metrics.md").read_text(), re.MULTILINE
+    )
+}
+"""Every metric of docs/metrics.md: its type and its labels."""
 
 
 def _program(name: str) -> str:

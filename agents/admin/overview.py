@@ -13,6 +13,7 @@ from memory.api import Day, breakages_today, turns_by_day, turns_today
 
 from .glance import Glance, glance_at
 from .permissions import may_add_agents, may_edit_agents, may_view_agents, may_view_providers, may_view_turns
+from .today import add_today
 
 WIDTH: Final = 720
 HEIGHT: Final = 200
@@ -73,20 +74,28 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
         return context
     agents = list(Agent.objects.select_related("live_version__provider").order_by("slug")[:200])
     slugs = [agent.slug for agent in agents]
-    turns = turns_today(slugs)
+    turns, breakages = turns_today(slugs), breakages_today(slugs)
+    broken = sum(breakage.turns for breakage in breakages)
     glances: list[Glance] = glance_at(agents, turns=turns, may_try=may_edit_agents(request))
-    return context | {
-        "title": "Overview",
-        "agents": glances,
-        "turns_today": sum(turns.values()),
-        "breakages": breakages_today(slugs),
-        "chart": draw_chart(turns_by_day(agents=slugs)),
-        "may_add": may_add_agents(request),
-        "may_edit": may_edit_agents(request),
-        "may_view_providers": may_view_providers(request),
-        "may_view_turns": may_view_turns(request),
-        "has_provider": Provider.objects.filter(is_default=True).exists(),
-    }
+    today = add_today(request, slugs) if agents else {}
+    return (
+        context
+        | today
+        | {
+            "title": "Overview",
+            "agents": glances,
+            "turns_today": sum(turns.values()),
+            "breakages": breakages,
+            "broken_today": broken,
+            "broken_share": f"{broken / max(1, sum(turns.values())):.1%}",
+            "chart": draw_chart(turns_by_day(agents=slugs)),
+            "may_add": may_add_agents(request),
+            "may_edit": may_edit_agents(request),
+            "may_view_providers": may_view_providers(request),
+            "may_view_turns": may_view_turns(request),
+            "has_provider": Provider.objects.filter(is_default=True).exists(),
+        }
+    )
 
 
 def draw_chart(days: list[Day]) -> Chart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -11,8 +12,8 @@ from django.conf import settings
 from uuid_utils.compat import uuid7
 
 from agents.access import resolve_session, subject_name
-from agents.chat.bursts import Entry
-from agents.chat.metering import most_prompt_tokens, price_of
+from agents.chat.bursts import Entered, Entry
+from agents.chat.metering import Meter, most_prompt_tokens, price_of
 from agents.chat.prompt import recent_chars
 from agents.chat.question import Question
 from agents.chat.replies import key_of, may_be_cached
@@ -57,6 +58,14 @@ async def entry_of(question: Question, answering: Answering, *, turn_id: UUID) -
         key_of=partial(_key_of, question, answering),
         wants_fresh=question.wants_fresh,
     )
+
+
+def meter_of(entry: Entry, entered: Entered, answering: Answering) -> Meter:
+    """Return what keeps account of the calls of a turn that has been stored."""
+    template = entered.attempt or entry.attempt
+    if entered.opened is not None:
+        template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
+    return Meter(template, budgets=entry.budgets, prompt_tokens=answering.prompt_budget_tokens, opened=entered.attempt is not None)
 
 
 def _turn(question: Question, answering: Answering, *, turn_id: UUID, now: datetime, deadline_at: datetime) -> NewTurn:

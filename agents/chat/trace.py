@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from agents.chat.metering import Meter
+from agents.chat.routing import Route
+from agents.versions.live import Answering
 from memory.api import FinishedTurn
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -34,16 +36,14 @@ class Trace:
         if facts:
             self._facts |= facts
 
-    def on(self, finished: FinishedTurn, meter: Meter | None, *, route: str, days: int) -> FinishedTurn:
-        """Return `finished` with all this and with what was sent to the model; unchanged where `days`, how long to keep it, is 0.
-
-        `route`: why which model was to answer.
-        """
-        if not days:
+    def on(self, finished: FinishedTurn, meter: Meter | None, route: Route | None, answering: Answering) -> FinishedTurn:
+        """Return `finished` with all this and with what was sent to the model; unchanged where the version keeps no traces."""
+        if not answering.trace_days:
             return finished
         ended_at = self._now()
         told: dict[str, Any] = {"steps": [(step, self._ms(at)) for step, at in self._steps], "end": self._ms(ended_at), **self._facts}
-        told["route"] = route
+        if route is not None:
+            told["route"] = route.why
         if meter is not None:
             told["calls"] = {str(id): self._ms(at) for id, at in meter.begun.items()}
             if meter.passed_over:

@@ -21,7 +21,7 @@ from agents.chat.flights import Landing, NoAnswer, flights
 from agents.chat.likeness import Likeness, Match, likeness_of
 from agents.chat.memories import recall_for, shown_of
 from agents.chat.metering import Meter
-from agents.chat.opening import entry_of, longest_s
+from agents.chat.opening import entry_of, longest_s, meter_of
 from agents.chat.prompt import build_prompt, choose_summary, oldest_turn_in
 from agents.chat.question import Question
 from agents.chat.refusals import RateLimited
@@ -91,7 +91,7 @@ class ChatTurn:
             raise RateLimited(entered.verdict, entered.verdict.refused)
         self._kept = entered.found.reply
         if self._kept is None:
-            self._meter = self._new_meter(entry, entered)
+            self._meter = meter_of(entry, entered, self._answering)
             self._likeness = likeness_of(
                 self._question, self._answering, opened=entered.opened, key=entered.key, is_judged=self._route.asks
             )
@@ -101,13 +101,6 @@ class ChatTurn:
                 await self._meter.wait_for_room(entered.refusal)
                 self._trace.mark("budget")
         return Started(self.id, entry.turn.session_id, self._answering.slug, self._answering.number, self.headers)
-
-    def _new_meter(self, entry: Entry, entered: Entered) -> Meter:
-        template = entered.attempt or entry.attempt
-        if entered.opened is not None:
-            template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
-        prompt_tokens = self._answering.prompt_budget_tokens
-        return Meter(template, budgets=entry.budgets, prompt_tokens=prompt_tokens, opened=entered.attempt is not None)
 
     @property
     def _opened(self) -> OpenedTurn:
@@ -125,11 +118,11 @@ class ChatTurn:
         key, turn_id = self._flight_key, str(self.id)
         if self._kept is None and key and not flights.is_led_by(key, turn_id):
             self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
-        self._trace.mark("flight", cache="shared" if self._kept else "miss")
+            self._trace.mark("flight", cache="shared" if self._kept else "miss")
         if self._kept is None and self._likeness is not None:
             self._match = await self._likeness.find()
             self._kept = self._match.reply if self._match else None
-            self._trace.mark("similar questions", cache="similar" if self._kept else "miss")
+            self._trace.mark("similar", cache="similar" if self._kept else "miss")
         if self._kept is not None:
             self._draft.parts.append(self._kept.reply)
             yield self._kept.reply
@@ -158,6 +151,7 @@ class ChatTurn:
         assert self._meter is not None
         self._classifier = Classifier(self._answering, template=self._meter.template, budgets=self._entry.budgets)
         self._route = self._route.decided(await self._classifier.ask(self._question.message))
+        self._trace.mark("classify")
         self._answering = self._route.answering
 
     async def _request(self) -> ModelRequest:
@@ -211,7 +205,7 @@ class ChatTurn:
         # Without Redis nobody knew that another would answer, so a call may be promised that is not needed now.
         unused = self._meter.give_back()
         attempt = replace(self._meter.template, id=uuid7(), number=1 + len(unused))
-        finished = self._traced(finished_by(self.id, kept))
+        finished = self._trace.on(finished_by(self.id, kept), self._meter, self._route, self._answering)
         return Leaving(finished=finished, settled=unused, visit=self._entry.visit, cached=cached_by(attempt, kept))
 
     async def fail(self, error: ChatbotError) -> None:
@@ -246,13 +240,13 @@ class ChatTurn:
             self._tell()
             return
         if self._meter is None:
-            self._meter = self._new_meter(self._entry, entered)
+            self._meter = meter_of(self._entry, entered, self._answering)
         await self._store_patiently(await self._leaving(finished))
 
     async def _leaving(self, finished: FinishedTurn) -> Leaving:
         """Return everything that is to be stored of the turn's end."""
         assert self._entry is not None
-        finished = self._traced(await self._draft.estimated(finished))
+        finished = self._trace.on(await self._draft.estimated(finished), self._meter, self._route, self._answering)
         settled = await self._meter.settle(finished, cached_tokens=self._draft.cached_tokens) if self._meter else ()
         settled = self._draft.trimming.note_on(self._route.with_savings(settled) if self._route else settled)
         if self._classifier is not None:
@@ -260,9 +254,6 @@ class ChatTurn:
         key = self._entered.key if self._entered else None
         keep = to_keep(finished, settled, answering=self._answering, key=key, turn_id=self.id)
         return Leaving(finished=finished, settled=settled, visit=self._entry.visit, keep=keep)
-
-    def _traced(self, finished: FinishedTurn) -> FinishedTurn:
-        return self._trace.on(finished, self._meter, route=self._route.why if self._route else "", days=self._answering.trace_days)
 
     async def _store(self, turn: Leaving) -> None:
         ran = False

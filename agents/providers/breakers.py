@@ -72,8 +72,13 @@ class Breaker:
         if now < self._next_at:
             raise UpstreamPaused(self._next_at - now)
         self._next_at = now + settings.BREAKER_WAIT_S
-        self._show(State.TRYING)
+        self.show(State.TRYING)
         return now
+
+    def begun(self) -> None:
+        """Note that a call brought its first words. Where it is a try, the next one may come: a long answer keeps nobody waiting."""
+        if self.state is State.TRYING:
+            self._next_at = 0.0
 
     def heard(self, failure: UpstreamFailed | None, *, passed_at: float) -> None:
         """Note how a call ended that passed at `passed_at`. One from before the breaker opened says nothing of now."""
@@ -83,7 +88,7 @@ class Breaker:
             self._failures = 0
             if self.state is not State.CLOSED:
                 self._opened_at = -math.inf
-                self._show(State.CLOSED)
+                self.show(State.CLOSED)
                 log.info("breaker closed", provider=self.choice.provider.slug, model=self.choice.model)
                 _tell(self)
         elif failure.is_fault:
@@ -94,11 +99,12 @@ class Breaker:
     def _open(self, failure: UpstreamFailed) -> None:
         self._opened_at = monotonic()
         self._next_at = self._opened_at + max(settings.BREAKER_WAIT_S, min(failure.wait_s or 0, _LONGEST_WAIT_S))
-        self._show(State.OPEN)
+        self.show(State.OPEN)
         log.warning("breaker open", provider=self.choice.provider.slug, model=self.choice.model, failures=self._failures)
         _tell(self, reason=f"{self._failures:,} failures in a row, the last: {failure.code}")
 
-    def _show(self, state: State) -> None:
+    def show(self, state: State) -> None:
+        """Enter `state`, and have it seen."""
         self.state = state
         show_breaker(provider=self.choice.provider.slug, model=self.choice.model, state=state)
 
@@ -120,7 +126,10 @@ class Guarded:
             answer = await self._model.start(request)
         except UpstreamFailed as error:
             self._breaker.heard(error, passed_at=passed_at)
+            # What has just opened it is not waited for again: the next model answers at once.
+            error.retryable &= self._breaker.state is State.CLOSED
             raise
+        self._breaker.begun()
         return GuardedAnswer(answer, self._breaker, passed_at)
 
 
@@ -169,8 +178,8 @@ def breaker_of(choice: ModelChoice) -> Breaker:
     if known is not None and known.choice == choice:
         return known
     _breakers[key] = breaker = Breaker(choice)
+    breaker.show(State.CLOSED)  # from the beginning, and where the one before it was open
     if known is not None and known.state is not State.CLOSED:
-        show_breaker(provider=choice.provider.slug, model=choice.model, state=State.CLOSED)
         _tell(breaker)
     return breaker
 

@@ -250,6 +250,7 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "System",
                 "items": [
+                    _sidebar("Doctor", "stethoscope", "observability_doctorreport", "may_view_doctor"),
                     _sidebar("Log level", "receipt", "observability_loglevel", "may_view_log_level"),
                 ],
             },

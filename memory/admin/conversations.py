@@ -54,7 +54,8 @@ class ConversationAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         is_id = object_id.isascii() and object_id.isdigit()
-        newest = list(Turn.objects.filter(conversation_id=object_id).select_related("conversation").order_by("-seq")[:200]) if is_id else []
+        turns = Turn.objects.select_related("conversation").defer("sent", "trace").order_by("-seq")
+        newest = list(turns.filter(conversation_id=object_id)[:200]) if is_id else []
         may_view_memories = may(request, "view", PEOPLE)
         recalled = recollections_of_many(newest) if may_view_memories else {}
         context = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -15,6 +16,7 @@ from memory.models import Conversation, Turn, TurnState
 from .pages import PEOPLE, may
 from .reading import ReadOnlyAdmin, shown
 from .recollections import recollections_of
+from .traces import trace_of
 
 STATE_LABELS: Final = {
     TurnState.RUNNING: "quiet",
@@ -24,6 +26,9 @@ STATE_LABELS: Final = {
     TurnState.FAILED: "off",
 }
 
+# Of a UUIDv7, ten minutes.
+_SOON: Final = 10 * 60_000 << 80
+
 
 @admin.register(Turn)
 class TurnAdmin(ReadOnlyAdmin):
@@ -32,7 +37,7 @@ class TurnAdmin(ReadOnlyAdmin):
     list_display = ("started", "agent", "version", "state_label", "duration", "tokens", "model", "session")
     list_filter = ("state", "created_at")
     search_fields = ("=agent", "=request_id", "=conversation__session_id")
-    search_help_text = "Search for an agent's address name, a session or a request id."
+    search_help_text = "Search for a message id, a request id, a session or an agent's address name."
     ordering = ("-created_at",)
     fields = (
         "id", "session", "number", "state", "agent", "version", "provider", "model", "message", "reply", "finish_reason", "error_code",
@@ -45,15 +50,26 @@ class TurnAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         may_view_memories = may(request, "view", PEOPLE)
-        turn = self.get_object(request, object_id) if may_view_memories else None
-        context = {"may_view_memories": may_view_memories, "recollections": recollections_of(turn) if turn else []}
+        turn = self.get_object(request, object_id)
+        context = {
+            "may_view_memories": may_view_memories,
+            "recollections": recollections_of(turn) if turn and may_view_memories else [],
+            "trace": trace_of(turn) if turn else None,
+        }
         response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **context})
+        return response
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if self.has_view_permission(request) and (turn_id := find_turn(request.GET.get("q", ""))):
+            return HttpResponseRedirect(reverse("admin:memory_turn_change", args=(turn_id,)))
+        response: HttpResponse = super().changelist_view(request, extra_context)
         return response
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
         turns: QuerySet[Turn] = (
             super()
             .get_queryset(request)
+            .defer("sent", "trace")  # long, and for a turn's own page alone
             .prefetch_related(Prefetch("conversation", Conversation.objects.only("id", "session_id", "subject_id", "agent")))
         )
         return turns
@@ -91,3 +107,15 @@ class TurnAdmin(ReadOnlyAdmin):
     @admin.display(description="took")
     def duration(self, turn: Turn) -> str:
         return f"{(turn.finished_at - turn.created_at).total_seconds():.1f} s" if turn.finished_at else "not yet"
+
+
+def find_turn(text: str) -> UUID | None:
+    """Return the turn whose id, the API's message_id, is `text`, or the one that a request of that id asked for."""
+    try:
+        wanted = UUID(text.strip())
+    except ValueError:
+        return None
+    # A request has its id, which tells the time unless its sender chose it, moments before its turn: that finds it without a search.
+    soon = UUID(int=min(wanted.int + _SOON, (1 << 128) - 1))
+    turns = Turn.objects.filter(Q(pk=wanted) | Q(pk__gt=wanted, pk__lt=soon, request_id=text.strip()))
+    return turns.order_by("pk").values_list("pk", flat=True).first()

@@ -88,8 +88,8 @@ class Turn(models.Model):
         null=True,
         blank=True,
         editable=False,
-        help_text="What was done for it and when: steps with the moment when each ended, calls with the moment when each began (ms since the "
-        "question), and what was decided. Empty where it is not kept, or not any more.",
+        help_text="What was done for it and when: steps with the moment when each ended, calls with the moment when each began (ms since "
+        "the question), and what was decided. Empty where it is not kept, or not any more.",
     )
     remember = models.BooleanField(
         default=False, db_default=False, help_text="The version that answered has long-term memory: a worker puts the turn there."

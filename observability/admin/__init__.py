@@ -2,10 +2,11 @@
 
 prices     what models cost        limits     requests and tokens a minute
 budgets    what may be spent       attempts   the ledger, to look at
+doctor     what is amiss with the set-up
 levels     how much is logged      incidents  what is wrong, and was
 alert_rules, alert_targets   when to tell, and whom
 """
 
-from . import alert_rules, alert_targets, attempts, budgets, incidents, levels, limits, prices
+from . import alert_rules, alert_targets, attempts, budgets, doctor, incidents, levels, limits, prices
 
-__all__ = ["alert_rules", "alert_targets", "attempts", "budgets", "incidents", "levels", "limits", "prices"]
+__all__ = ["alert_rules", "alert_targets", "attempts", "budgets", "doctor", "incidents", "levels", "limits", "prices"]

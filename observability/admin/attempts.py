@@ -10,6 +10,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -81,7 +82,7 @@ class AttemptAdmin(ReadOnlyAdmin):
     fieldsets = (
         ("The call", {"fields": ("state", "kind", "provider", "model", "started", "took", "first_token_ms", "error_code")}),
         ("What it cost", {"fields": ("cost", "tokens", "worst", "prices", "saved", "left_out")}),
-        ("For whom", {"fields": ("agent", "version", "key", "person", "conversation_id", "turn_id", "number", "request_id")}),
+        ("For whom", {"fields": ("agent", "version", "key", "person", "conversation_id", "turn", "number", "request_id")}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -161,6 +162,14 @@ class AttemptAdmin(ReadOnlyAdmin):
     @admin.display(description="left out of the conversation so far")
     def left_out(self, attempt: Attempt) -> str:
         return f"about {attempt.trimmed_tokens:,} tokens" if attempt.trimmed_tokens else "nothing"
+
+    @admin.display(description="turn", empty_value="none")
+    def turn(self, attempt: Attempt) -> SafeString | None:
+        if attempt.turn_id is None:
+            return None
+        return format_html(
+            '<a class="ca-id" href="{}">{}</a>', reverse("admin:memory_turn_change", args=(attempt.turn_id,)), attempt.turn_id
+        )
 
     @admin.display(description="person")
     def person(self, attempt: Attempt) -> str:

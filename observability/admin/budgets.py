@@ -15,10 +15,10 @@ from unfold import widgets
 from unfold.admin import ModelAdmin
 
 from observability.alerts.standing import who_is_told
+from observability.budget_standing import standing_in, standings
 from observability.budgets import begin_period
 from observability.models import AlertKind, AlertRule, Budget, BudgetPeriod, BudgetScope
 from observability.naming import agent_choices, key_choices
-from observability.standing import standing_in, standings
 
 from .figures import bound, with_current
 

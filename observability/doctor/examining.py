@@ -63,9 +63,10 @@ async def examine(*, with_calls: bool = True, tell: Callable[[Sequence[Result]],
         tell(results)
         return results
 
-    for examination in examinations():
-        tasks[examination.name] = asyncio.create_task(take_turn(examination))
-    return [result for task in tasks.values() for result in await task]
+    async with asyncio.TaskGroup() as group:
+        for examination in examinations():
+            tasks[examination.name] = group.create_task(take_turn(examination))
+    return [result for task in tasks.values() for result in task.result()]
 
 
 def worst_of(results: Sequence[Result]) -> Grade:
@@ -84,7 +85,7 @@ async def _look(examination: Examination) -> list[Result]:
         async with asyncio.timeout(examination.deadline_s):
             findings = await examination.run()
     except TimeoutError:
-        findings = [Finding.failed(f"no answer within {examination.deadline_s:.0f} s", examination.remedy)]
+        findings = [Finding.failed(f"no answer within {examination.deadline_s:g} s", examination.remedy)]
     except ImproperlyConfigured as error:  # says what to do
         seen, _, remedy = str(error).partition(". ")
         findings = [Finding.failed(seen, remedy or examination.remedy)]

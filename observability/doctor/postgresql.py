@@ -185,7 +185,7 @@ def _look_at_room() -> Sequence[Finding]:
         room, used = _one(database, _ROOM)
     pool = settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"]
     wanted = settings.WEB_CONCURRENCY * pool + pool + _WORKERS_CONNECTIONS
-    seen = f"{used} of {room} are used; one server ({settings.WEB_CONCURRENCY} processes) and a worker open up to {wanted}"
+    seen = f"{used} of {room} are used; one server of WEB_CONCURRENCY={settings.WEB_CONCURRENCY} and a worker open up to {wanted}"
     if wanted > room and not settings.DIRECT_DATABASE_URL:
         remedy = "Lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, raise max_connections, or put a pooler in front (docs/operating.md)."
         return [Finding.warning(seen, remedy)]

@@ -51,7 +51,9 @@ def _look_at_cache() -> Sequence[Finding]:
                 f"no answer within {_WITHIN_S:.0f} s", f"See that it runs and is not overloaded; restart it if it hangs. {_AWAY}"
             )
         ]
-    except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError):
+    except redis.exceptions.NoPermissionError:
+        return [Finding.failed("its user may not run INFO or write keys", f"Allow it that, for keys that begin with {PREFIX}")]
+    except redis.exceptions.AuthenticationError:
         return [Finding.failed("it refuses the user or the password", "Correct them in REDIS_URL.")]
     except redis.exceptions.ReadOnlyError:
         return [Finding.failed("it takes no writes: it is a replica", "Name the primary in REDIS_URL.")]

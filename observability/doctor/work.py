@@ -56,3 +56,9 @@ def _look_at_prices() -> Sequence[Finding]:
         for m in unpriced_models()
     ]
     return unpriced or [Finding.ok("those of all models in use are known")]
+
+
+def look_at_work() -> list[tuple[str, Finding]]:
+    """Return what the doctor says now of the worker and of what waits for it, each finding with what it is about."""
+    findings = [("worker", finding) for finding in _look_at_worker()]
+    return findings + [(f"queue {finding.about}" if finding.about else "queues", finding) for finding in _look_at_queues()]

@@ -15,6 +15,7 @@ from observability.models.alerts import (
     Telling,
 )
 from observability.models.budgets import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice, Period, Reservation
+from observability.models.doctor import DoctorReport
 from observability.models.ledger import (
     Attempt,
     AttemptKind,
@@ -41,6 +42,7 @@ __all__ = [
     "Budget",
     "BudgetPeriod",
     "BudgetScope",
+    "DoctorReport",
     "Incident",
     "JobFailure",
     "Limit",

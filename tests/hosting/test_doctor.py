@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pty
 import resource
 import signal
 import socket
@@ -113,6 +114,19 @@ def test_no_call_is_made_where_nobody_said_yes(patient: Patient, upstream: Upstr
     report = patient.is_examined("--json")
     assert report.results["model"]["grade"] == "skipped"
     assert upstream.calls == []
+
+
+@pytest.mark.parametrize(("answer", "calls"), [("y", 1), ("", 0)])
+def test_who_sits_there_is_asked(patient: Patient, upstream: Upstream, answer: str, calls: int) -> None:
+    ours, theirs = pty.openpty()
+    with open(ours, "wb", buffering=0) as terminal, open(theirs, "rb") as stdin:
+        terminal.write(f"{answer}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "manage.py", "doctor"], cwd=PROJECT_DIR, env=patient.environment, stdin=stdin, capture_output=True, timeout=120
+        )
+    assert b"costs fractions of a cent" in done.stderr
+    assert done.returncode == 0, done.stdout.decode()
+    assert len(upstream.calls) == calls
 
 
 def test_the_table_has_the_remedies(patient: Patient, manage) -> None:
@@ -289,6 +303,22 @@ def test_nobody_takes_alerts(patient: Patient) -> None:
     assert SLACK_PATH not in report.output
 
 
+def test_targets_that_take_no_alerts(patient: Patient) -> None:
+    patient.execute(
+        "INSERT INTO observability_alerttarget (name, kind, sealed_address, shown_as, is_active, time_zone, created_at, updated_at)"
+        " SELECT name, 'slack', 'sealed with another SECRET_KEY', '', true, 'UTC', now(), now()"
+        " FROM (VALUES ('Operations'), ('Nights')) AS target (name)",
+        "INSERT INTO observability_incident (rule_id, subject, name, text, value, level, first_seen_at, last_seen_at)"
+        " SELECT id, 'x', 'x', 'x', 1, 0, now(), now() FROM observability_alertrule LIMIT 1",
+        "INSERT INTO observability_notice (incident_id, target_id, telling, text, created_at, state, tries, due_at, last_error)"
+        " SELECT incident.id, target.id, 'opened', 'x', now(), 'given_up', 9, now(), 'it answered with the status 404'"
+        " FROM observability_incident incident, observability_alerttarget target WHERE target.name = 'Nights'",
+    )
+    report = patient.is_examined()
+    assert report.says("alert targets: Operations", grade="failed", seen="SECRET_KEY changed", remedy="Enter it again")
+    assert report.says("alert targets: Nights", grade="failed", seen="with the status 404", remedy="Send test")
+
+
 # --- Models and embedders -----------------------------------------------------------------------------------------------------------
 
 
@@ -385,14 +415,6 @@ def test_too_few_open_files(patient: Patient) -> None:
 def test_time_zones_are_unknown(patient: Patient, tmp_path: Path) -> None:
     report = patient.is_examined(PYTHONTZPATH=str(tmp_path))
     assert report.says("time zones", grade="failed", seen="Europe/Berlin", remedy="tzdata")
-
-
-def test_the_machine_has_too_little_memory(patient: Patient) -> None:
-    report = patient.is_examined(WEB_CONCURRENCY="64", DATABASE_POOL_SIZE="2")
-    needed = 64 * 150 + 100
-    machine_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_000_000
-    assert f"about {needed:,}" in report.results["working memory"]["seen"]
-    assert report.results["working memory"]["grade"] in (("ok", "warning") if machine_mb > needed else ("warning",))
 
 
 def test_all_at_once(patient: Patient) -> None:

@@ -264,13 +264,15 @@ def test_what_is_forgotten_meanwhile_is_left_out_and_the_turn_ends_all_the_same(
             RecalledPassage(owner_id=p.owner_id, passage_id=p.pk, position=number, score=9.0, contributions={"words": 9.0})
             for number, p in enumerate(passages, start=1)
         )
-        return FinishedTurn(id=id, state=TurnState.DONE, reply="This one.", recalled=recalled)
+        return FinishedTurn(id=id, state=TurnState.DONE, reply="This one.", recalled=recalled, sent='{"of": "it"}', trace="{}")
 
     gone, said = first
     Passage.objects.filter(pk=gone.pk).delete()
     confused = ended(running[2], said)
     confused = replace(confused, recalled=(replace(confused.recalled[0], owner_id=second[0].owner_id),))
     assert run(run_burst(finish_turns, [ended(running[0], said, gone), ended(running[1], *second), confused])) == [True] * 3
+    sent = dict(Turn.objects.filter(pk__in=running).values_list("pk", "sent"))
+    assert [sent[turn] for turn in running] == [None, '{"of": "it"}', None]
     kept = {(row.turn_id, row.passage_id) for row in Recalled.objects.filter(turn__in=running)}
     assert kept == {(running[0], said.pk), *((running[1], passage.pk) for passage in second)}
     late = finish("Which?", state="running", session=Turn.objects.get(pk=mine).conversation.session_id)

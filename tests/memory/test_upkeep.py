@@ -470,10 +470,10 @@ def finished():
 
 
 def test_policies_are_those_of_live_versions(live_db):
-    agent, draft = make_agent(memory_cap=7, memory_days=8, conversation_days=9), make_agent(published=False)
+    agent, draft = make_agent(memory_cap=7, memory_days=8, conversation_days=9, trace_days=5), make_agent(published=False)
     make_version(agent, published=False, memory_cap=1)
     policies = {policy.agent: policy for policy in list_policies()}
-    assert policies[agent.slug] == Policy(agent=agent.slug, memory_cap=7, memory_days=8, conversation_days=9)
+    assert policies[agent.slug] == Policy(agent=agent.slug, memory_cap=7, memory_days=8, conversation_days=9, trace_days=5)
     assert draft.slug not in policies
 
 

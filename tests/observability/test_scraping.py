@@ -1,7 +1,6 @@
 """/metrics: who may read it, and that all of it is documented and as Prometheus wants it."""
 
 import os
-import re
 import subprocess
 import sys
 
@@ -12,15 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from observability.scraping import may_scrape, standing_metrics
 from tests.live_server import METRICS_TOKEN, PROJECT_DIR
+from tests.prometheus import DOCUMENTED
 from tests.waiting import eventually
 
 BEARER = {"Authorization": f"Bearer {METRICS_TOKEN}"}
-ROWS = {
-    name: (kind, {label.strip("` ") for label in labels.split(",")} - {""})
-    for name, kind, labels in re.findall(
-        r"^\| `((?:chatbot|django)_\w+)` \| (\w+) \|[^|]*\|([^|]*)\|", (PROJECT_DIR / "docs/metrics.md").read_text(), re.MULTILINE
-    )
-}
 
 
 def families(text):
@@ -66,9 +60,9 @@ def test_what_is_told_is_as_prometheus_wants_it(api, promtool):
 def test_all_that_is_told_is_documented(api):
     api.get("/admin/login/")
     for name, (kind, labels) in families(api.get("/metrics", headers=BEARER).text).items():
-        assert name in ROWS, f"docs/metrics.md does not have {name}"
-        assert kind == ROWS[name][0], name
-        assert labels <= ROWS[name][1], name
+        assert name in DOCUMENTED, f"docs/metrics.md does not have {name}"
+        assert kind == DOCUMENTED[name][0], name
+        assert labels <= DOCUMENTED[name][1], name
 
 
 def test_all_that_is_documented_is_defined():
@@ -77,7 +71,7 @@ def test_all_that_is_documented_is_defined():
         for family in [*REGISTRY.collect(), *standing_metrics()]
         if family.name.startswith("chatbot_")
     }
-    assert {name: kind for name, (kind, _) in ROWS.items() if name.startswith("chatbot_")} == ours
+    assert {name: kind for name, (kind, _) in DOCUMENTED.items() if name.startswith("chatbot_")} == ours
 
 
 def test_a_turn_and_its_call_are_told(make_chat_agent, upstream, api):

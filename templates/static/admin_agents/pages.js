@@ -217,6 +217,51 @@ function testConnection(box) {
   });
 }
 
+// The doctor's round: says how far it is, then shows the report in place of the last one.
+function examine(form) {
+  const button = form.querySelector("button");
+  const bar = form.querySelector("progress");
+  const output = form.querySelector("output");
+  const tell = ({ done, of }) => {
+    bar.max = of;
+    bar.value = done;
+    if (done < of) output.textContent = "Examining… this takes a few seconds.";
+  };
+  const read = async (body) => {
+    let rest = "";
+    let last = {};
+    for await (const text of body.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop();
+      for (const line of lines) tell((last = JSON.parse(line)));
+    }
+    return last.said;
+  };
+  const showReport = async () => {
+    const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+    document.getElementById("doctor-report").replaceWith(page.getElementById("doctor-report"));
+  };
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (button.getAttribute("aria-disabled")) return;
+    button.setAttribute("aria-disabled", "true"); // and not disabled, which would take the focus away
+    bar.hidden = false;
+    tell({ done: 0, of: 1 });
+    try {
+      const response = await fetch(form.dataset.examine, { method: "POST", body: new FormData(form) });
+      if (!response.ok) throw new Error(String(response.status));
+      const said = await read(response.body);
+      if (!said) throw new Error("it broke off");
+      await showReport();
+      output.textContent = `Done. ${said}`;
+    } catch {
+      output.textContent = "The examination could not be finished or its report not be kept. Run manage.py doctor on the server.";
+    }
+    bar.hidden = true;
+    button.removeAttribute("aria-disabled");
+  });
+}
+
 // A secret's page was the answer to a form: were it loaded again, the form would be sent again. So its address becomes another's.
 function standInstead(box) {
   history.replaceState(null, "", box.dataset.instead);
@@ -238,6 +283,7 @@ function copy(button) {
 document.querySelectorAll("[data-instead]").forEach(standInstead);
 document.querySelectorAll("[data-copy]").forEach(copy);
 document.querySelectorAll("[data-probe]").forEach(testConnection);
+document.querySelectorAll("[data-examine]").forEach(examine);
 document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
 document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);

@@ -5,15 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 import pytest
+from django.db import connection
 from django.test import Client, override_settings
 from django.utils import timezone
 
 from agents.admin.overview import draw_chart
-from memory.api import Day, breakages_today, turns_by_day, turns_today
+from memory.api import Day, breakages_today, paces_today, turns_by_day, turns_today
 from memory.models import Conversation, Subject, Turn, TurnState
-from tests.factories import make_agent
+from observability.models import AlertRule, Budget, BudgetPeriod, Incident
+from tests.factories import make_agent, unique
 
 
 def add_turn(agent: str, *, at: datetime, state: TurnState = TurnState.DONE, error_code: str = "") -> None:
@@ -95,3 +98,60 @@ def test_admin_has_its_own_content_security_policy(editor: Client) -> None:
     assert "'unsafe-eval'" in admin_policy
     assert "default-src 'none'" in admin_policy
     assert "'unsafe-eval'" not in editor.get("/")["Content-Security-Policy"]
+
+
+def test_paces_are_those_of_todays_answers(db: None, now: datetime) -> None:
+    for first_token_ms in (100, 200, 300):
+        add_turn("quick", at=now)
+        Turn.objects.filter(agent="quick", first_token_ms=None).update(
+            first_token_ms=first_token_ms, created_at=now, finished_at=now + timedelta(seconds=2)
+        )
+    add_turn("quick", at=now, state=TurnState.FAILED)
+    add_turn("quick", at=now - timedelta(days=2))
+    [pace] = paces_today(["quick", "silent"])
+    assert (pace.agent, pace.turns, pace.whole_s) == ("quick", 3, 2)
+    assert pace.first_token_s == pytest.approx(0.29)
+
+
+@pytest.fixture
+def troubled_day(db: None, now: datetime) -> str:
+    """A day with an incident and a budget of which most is spent; returns the budget's name."""
+    make_agent()
+    budget = Budget.objects.create(name=unique("budget"), limit_usd=Decimal(10))
+    period = {"starts_at": now - timedelta(hours=1), "ends_at": now + timedelta(hours=1)}
+    BudgetPeriod.objects.create(budget=budget, spent_usd=Decimal(9), **period)
+    rule = AlertRule.objects.get(kind="budget")
+    seen = {"first_seen_at": now, "last_seen_at": now, "opened_at": now}
+    Incident.objects.create(rule=rule, subject=unique("incident"), name="a budget", text="It is nearly spent.", value=0.9, **seen)
+    return budget.name
+
+
+def test_operators_see_health_alerts_cost_and_budgets(sign_in: Callable[..., Client], troubled_day: str) -> None:
+    response = sign_in("operator").get("/admin/")
+    today, text = response.context["today"], response.content.decode()
+    assert set(today) >= {"health", "incidents", "cost", "dearest", "budgets", "slowest"}
+    assert [budget.name for budget, _ in today["budgets"]] == [troubled_day]
+    for words in (troubled_day, "90 %", "It is nearly spent.", "goes on", "Dearest agents today", "Nobody was answered yet today"):
+        assert words in text
+
+
+def test_editors_see_no_health_alerts_cost_or_budgets(editor: Client, troubled_day: str) -> None:
+    response = editor.get("/admin/")
+    assert set(response.context["today"]) == {"slowest"}
+    assert troubled_day not in response.content.decode()
+
+
+def test_what_cannot_be_read_in_time_is_said_and_the_rest_is_shown(
+    sign_in: Callable[..., Client], troubled_day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_long(**_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(20)")
+
+    monkeypatch.setattr("agents.admin.today._DEADLINE_MS", 50)
+    monkeypatch.setattr("agents.admin.today.latest_incidents", wait_for_long)
+    response = sign_in("operator").get("/admin/")
+    assert response.context["today"]["incidents"] is None
+    text = response.content.decode()
+    assert "Could not be read in time." in text
+    assert troubled_day in text

@@ -69,6 +69,7 @@ ALERTS = {f"admin:observability_alerttarget_{page}" for page in ("changelist", "
     f"admin:observability_{model}_{page}" for model in ("alertrule", "incident") for page in ("changelist", "change", "history")
 }
 LOG_LEVEL = {f"admin:observability_loglevel_{page}" for page in ("changelist", "add", "change", "history", "restore")}
+DOCTOR = {"admin:observability_doctorreport_changelist"}
 LOOKED_AT = ("conversation", "turn", "subject", "erasure", "upkeeprun")
 READ_ONLY = {f"admin:memory_{model}_{page}" for model in LOOKED_AT for page in ("changelist", "change", "history")}
 PEOPLE_WRITING = {"admin:memory_subject_erase"}
@@ -85,15 +86,15 @@ NOBODY = (
     | {"admin:observability_loglevel_delete"}
     | {f"admin:observability_{model}_{page}" for model in ("alertrule", "incident") for page in ("add", "delete")}
 )
-# Async, so they check people by themselves: test_trying.py, test_asking_classifiers.py, test_probing.py and test_alerts.py ask them.
-# The search is off: test_agents.py.
+# Async, so they check people by themselves: test_trying.py, test_asking_classifiers.py, test_probing.py, test_alerts.py and test_doctor.py
+# ask them. The search is off: test_agents.py.
 ELSEWHERE = {"admin:agents_agent_try_chat", "admin:agents_agent_route_ask", "admin:agents_provider_probe", "admin:search"} | {
-    f"admin:observability_{model}_test" for model in ("alerttarget", "alertrule")
+    f"admin:observability_{model}_{page}" for model, page in (("alerttarget", "test"), ("alertrule", "test"), ("doctorreport", "examine"))
 }
 
 EDITING = AGENT_WRITING | KNOWLEDGE_WRITING
 READING = STAFF | AGENT_READING | KNOWLEDGE_READING
-OPERATING = READING | PROVIDER | KEYS | COST | ALERTS | LOG_LEVEL | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
+OPERATING = READING | PROVIDER | KEYS | COST | ALERTS | LOG_LEVEL | DOCTOR | READ_ONLY | PEOPLE_WRITING | PEOPLE_READING
 ALLOWED = {
     "editor": READING | EDITING,
     "operator": OPERATING,
@@ -222,7 +223,7 @@ EVERY_PAGE = [
         "Turns",
         "Upkeep",
     ),
-    *("People", "Shared knowledge", "Erasures", "Log level", "Users", "Groups"),
+    *("People", "Shared knowledge", "Erasures", "Doctor", "Log level", "Users", "Groups"),
 ]
 
 

@@ -110,3 +110,10 @@ def _tokens(tokens: Decimal) -> str:
 
 def _shown(budget: Budget, moment: datetime) -> str:
     return f"{moment.astimezone(ZoneInfo(budget.time_zone)):%d %b %Y, %H:%M}"
+
+
+def fullest_budgets(*, limit: int) -> list[tuple[Budget, BudgetStanding]]:
+    """Return the active budgets of which most is spent, that one first, and how each stands."""
+    budgets = list(Budget.objects.filter(is_active=True))
+    now = standings(budgets)
+    return sorted(((budget, now[budget.pk]) for budget in budgets), key=lambda row: -max(bar.percent for bar in row[1].bars))[:limit]
