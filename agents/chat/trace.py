@@ -43,12 +43,14 @@ class Trace:
         ended_at = self._now()
         told: dict[str, Any] = {"steps": [(step, self._ms(at)) for step, at in self._steps], "end": self._ms(ended_at), **self._facts}
         if route is not None:
-            told["route"] = route.why
+            told["route"] = route.why.encode(errors="replace").decode()  # a reason may quote a provider, half characters included
         if meter is not None:
             told["calls"] = {str(id): self._ms(at) for id, at in meter.begun.items()}
             if meter.passed_over:
                 told["passed_over"] = [(provider, model, code, self._ms(at)) for provider, model, code, at in meter.passed_over]
-        return replace(finished, trace=_encode(told).decode(), sent=meter.body.decode() if meter else "")
+        # PostgreSQL's JSON cannot hold NUL.
+        trace = _encode(told).decode().replace(r"\u0000", r"\ufffd")
+        return replace(finished, trace=trace, sent=meter.body.decode() if meter else "")
 
     def _ms(self, at: float) -> float:
         return round((at - self._began_at) * 1000, 1)

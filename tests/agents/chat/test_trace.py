@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
+from uuid_utils.compat import uuid7
+
+from agents.chat.routing import Route
+from agents.chat.trace import Trace
 from agents.providers.keys import seal
+from agents.versions.live import load_live
+from memory.api import FinishedTurn, TurnState
 from memory.models import Turn
 from observability.models import Attempt
 from tests.upstream import Refusal, Reply, Upstream
@@ -83,3 +91,15 @@ def test_many_turns_that_end_together_keep_each_its_own(make_chat_agent: Callabl
         turn = Turn.objects.get(pk=answer["message_id"])
         assert turn.trace is not None
         assert json.loads(turn.sent or "")["messages"][-1]["content"] == f"Message {number}"
+
+
+def test_whatever_a_reason_quotes_can_be_stored(make_chat_agent: Callable[..., Any], upstream: Upstream, live_db: None) -> None:
+    version = load_live(make_chat_agent(upstream).slug)
+
+    async def traced() -> FinishedTurn:
+        route = Route(answering=version, why="it said 'a\x00b\x1ec\ud800'")
+        return Trace().on(FinishedTurn(id=uuid7(), state=TurnState.DONE, reply=""), None, route, version)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (string_to_array(%s, chr(30), '')::jsonb[])[1]->>'route'", [asyncio.run(traced()).trace])
+        assert cursor.fetchone() == ("it said 'a\ufffdb\x1ec?'",)
