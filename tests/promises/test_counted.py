@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from observability.ledger import settle_orphans
+from observability.orphans import settle_orphans
 from tests.factories import unique
 from tests.ledger import open_attempt
 from tests.live_server import METRICS_TOKEN

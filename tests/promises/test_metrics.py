@@ -13,8 +13,8 @@ import pytest
 from django.db import transaction
 
 from memory.models import Turn
-from observability.ledger import settle_orphans
 from observability.models import Attempt, AttemptOutcome
+from observability.orphans import settle_orphans
 from tests.prometheus import Prometheus
 from tests.upstream import Gate, Reply
 from tests.waiting import eventually
