@@ -7,7 +7,7 @@ runs as who migrated: the role that deletes memories (0004) may not touch turns.
 from django.db import migrations, models
 
 DROP_SENT = """
-CREATE FUNCTION memory_drop_sent() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION memory_drop_sent() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     UPDATE memory_turn SET sent = NULL
     WHERE id IN (
@@ -15,6 +15,9 @@ BEGIN
     );
     RETURN NULL;
 END $$;
+
+-- Temporary tables last: otherwise one named memory_turn would take its place.
+DO $$ BEGIN EXECUTE format('ALTER FUNCTION memory_drop_sent() SET search_path = %I, pg_temp', current_schema()); END $$;
 
 CREATE TRIGGER drop_sent AFTER DELETE ON memory_recalled REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION memory_drop_sent();
