@@ -103,8 +103,8 @@ class ServerProcess:
             started = time.perf_counter()
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", application, "--worker-class", "asgi"),
-                    *("--workers", "1", "--bind", f"fd://{listener.fileno()}", "--no-control-socket"),
+                    *(sys.executable, "-m", "gunicorn", application, "-c", "gunicorn.conf.py"),
+                    *("--workers", "1", "--bind", f"fd://{listener.fileno()}"),
                 ],
                 cwd=PROJECT_DIR,
                 env=environment,
