@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 import stamina
+import stamina.instrumentation
 import structlog
 
 from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, NoModel, UpstreamFailed
@@ -18,6 +19,9 @@ from agents.versions.live import ModelChoice
 from observability.tracing import is_tracing
 
 log = structlog.get_logger(__name__)
+
+# Its own line in the log would repeat what a provider said, and what is called again is counted as all calls are.
+stamina.instrumentation.set_on_retry_hooks(())
 
 _ATTEMPTS: Final = 3
 _LONGEST_WAIT_S: Final = 5.0

@@ -18,6 +18,7 @@ from observability.stores import unapplied_migrations
 
 _STATEMENTS_WITHIN_MS: Final = 4000
 _OLDEST, _NEWEST = 150_000, 190_000
+_TRIES: Final = 20
 _OLDEST_PGVECTOR: Final = (0, 8)
 _MOST_APART_S: Final = 2.0
 _WORKERS_CONNECTIONS: Final = 3
@@ -168,16 +169,20 @@ def _pooling(*, direct: bool) -> str:
     """Return how connections are pooled on the way: "transaction", "session", or "" where they are not.
 
     A pooler tells clients a process number of its own. In transaction mode, a second client is lent the connection that the first one
-    has just used, or the first gets another one while the second works.
+    has just used, or the first gets another one while the second works: sooner or later, as others are at work through it, too.
     """
     parameters = connection_parameters(direct=direct)
     with psycopg.connect(**parameters, autocommit=True) as first, psycopg.connect(**parameters) as second:
         [own] = _one(first, "SELECT pg_backend_pid()")
         if own == first.info.backend_pid:
             return ""
-        [others] = _one(second, "SELECT pg_backend_pid()")
-        [then] = _one(first, "SELECT pg_backend_pid()")
-        return "transaction" if own == others or then != own else "session"
+        for _ in range(_TRIES):
+            [others] = _one(second, "SELECT pg_backend_pid()")
+            [then] = _one(first, "SELECT pg_backend_pid()")
+            second.rollback()
+            if own == others or then != own:
+                return "transaction"
+        return "session"
 
 
 def _look_at_room() -> Sequence[Finding]:

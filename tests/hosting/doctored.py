@@ -57,10 +57,11 @@ class Patient:
         return self.environment["DATABASE_URL"]
 
     def with_database(self, *, port: int | None = None, name: str = "", user: str = "") -> str:
-        """Return the database's URL with another part."""
+        """Return the database's URL with another name, another `user:password`, or another port of this machine."""
         parts = urlsplit(self.database_url)
-        host = f"{user or parts.username}@{parts.hostname}:{port or parts.port}"
-        return urlunsplit(parts._replace(netloc=host, path=f"/{name}" if name else parts.path))
+        account, _, host = parts.netloc.rpartition("@")
+        place = f"127.0.0.1:{port}" if port else host
+        return urlunsplit(parts._replace(netloc=f"{user or account}@{place}", path=f"/{name}" if name else parts.path))
 
     def execute(self, *statements: str, values: tuple[Any, ...] = ()) -> None:
         """Run statements in the database, each by itself."""

@@ -16,6 +16,7 @@ from memory.api import Wish, recall
 from memory.embedders.configured import embedding_model, next_embedding_model
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn, WideSentence
 from memory.recall import Room
+from memory.reembedding import PASSAGES_AT_ONCE
 from memory.sources import Whose
 from memory.spaces import WrongSpace, model_in_use
 from memory.writing import remember_due_turns
@@ -216,7 +217,8 @@ def test_killed_and_run_again_it_goes_on_and_embeds_nothing_twice(servers, start
     assert code == 0, output
     assert places(spaces()["new"]) == places(spaces()["old"])
     new.texts.pop("Which length?")
-    assert set(new.texts.values()) == {1}
+    # But for what the killed process was waiting for: passages of two sentences.
+    assert sum(new.texts.values()) - len(new.texts) <= 2 * PASSAGES_AT_ONCE
 
 
 def test_what_is_forgotten_meanwhile_does_not_come_back(servers, start, finish):

@@ -143,7 +143,7 @@ def test_text_outlives_the_sign_in(agent: Agent, open_as: Callable[..., Page]) -
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Sign in in a new tab").click()
     sign_in(opened.value, make_user(role="editor", password=PASSWORD))
-    expect(opened.value.get_by_role("heading", name="Agents")).to_be_visible()
+    expect(opened.value.get_by_role("heading", name="Agents", exact=True)).to_be_visible()
     expect(prompt).to_have_value("An hour of work.")
     page.get_by_role("button", name="Save draft").dblclick()
     expect(page.get_by_text("Draft v2 is saved")).to_be_visible()

@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -72,10 +72,18 @@ class Gate:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self._behind)
+                far = self._reach()
                 self._pairs += [near, far]
                 for source, drain in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=[source, drain], daemon=True).start()
+
+    def _reach(self):
+        host, port = self._behind
+        if not host.startswith("/"):
+            return socket.create_connection(self._behind)
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(f"{host}/.s.PGSQL.{port}")
+        return far
 
     def _carry(self, source, drain):
         with suppress(OSError):
@@ -146,8 +154,9 @@ def test_without_a_webhook_nothing_happens(settings):
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_tells_of_a_database_that_is_really_gone_and_back(webhook, server_environment):
     database = urlsplit(server_environment["DATABASE_URL"])
-    with Gate(database.hostname, database.port or 5432) as gate:
-        behind = urlunsplit(database._replace(netloc=f"{database.username}@127.0.0.1:{gate.port}"))
+    account, _, host = database.netloc.rpartition("@")
+    with Gate(unquote(host.partition(":")[0]), database.port or 5432) as gate:
+        behind = urlunsplit(database._replace(netloc=f"{account}@127.0.0.1:{gate.port}"))
         environment = {**os.environ, **server_environment, "DATABASE_URL": behind, "ALERT_WEBHOOK_URL": f"{webhook.url}/hook"}
         worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, cwd=PROJECT_DIR)
         try:
