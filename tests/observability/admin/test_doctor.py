@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.sessions.backends.db import SessionStore
@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
+from agents.models import Agent
 from observability.doctor.examination import Grade
 from observability.doctor.examining import Result
 from observability.doctor.reports import keep_report
@@ -56,7 +57,16 @@ def test_who_may_not_examine_is_refused(live_db: None, role: str) -> None:
     assert DoctorReport.objects.count() == before
 
 
-def test_examine_in_a_browser(page: Page, server: LiveServer, make_chat_agent, upstream: Upstream) -> None:
+@pytest.fixture
+def no_other_agents(live_db: None) -> Iterator[None]:
+    """Agents that other tests left would be examined, too."""
+    active = list(Agent.objects.filter(is_active=True).values_list("pk", flat=True))
+    Agent.objects.filter(pk__in=active).update(is_active=False)
+    yield
+    Agent.objects.filter(pk__in=active).update(is_active=True)
+
+
+def test_examine_in_a_browser(page: Page, server: LiveServer, no_other_agents: None, make_chat_agent, upstream: Upstream) -> None:
     user = make_user(role="operator")
     session = SessionStore()
     session["_auth_user_id"] = str(user.pk)
