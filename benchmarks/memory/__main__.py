@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import secrets
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 from chatbot_site.local.refusal import Refusal
 
+from .awake import cores_awake
 from .conversations import Unreadable, read
 from .figures import NAMES
 from .storage import scratch
@@ -24,7 +26,7 @@ def main() -> int:
         if options.storm:
             figures, text = _of_storm(options.operations, seed=options.seed)
         else:
-            figures, text = _at_scale(options.rows) if options.scale else _of_file(options.file)
+            figures, text = _at_scale(options.rows, awake=options.awake) if options.scale else _of_file(options.file)
     except (Refusal, Unreadable, RuntimeError) as refusal:
         sys.exit(f"Error: {refusal}")
     print(text)
@@ -42,8 +44,8 @@ def _of_file(path: Path) -> tuple[dict[str, Any], str]:
     return figures, as_text(figures)
 
 
-def _at_scale(rows: int) -> tuple[dict[str, Any], str]:
-    with scratch():
+def _at_scale(rows: int, *, awake: bool) -> tuple[dict[str, Any], str]:
+    with scratch(), cores_awake() if awake else contextlib.nullcontext():
         from . import scale  # likewise
 
         figures = asyncio.run(scale.measure_scale(rows))
@@ -84,6 +86,7 @@ def _options() -> argparse.Namespace:
     what.add_argument("--file", type=Path, metavar="PATH", help="how much is recalled: conversations and questions, in LoCoMo's shape")
     what.add_argument("--scale", action="store_true", help="how long recall takes, and how much is stored a second, as memory grows")
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="with --scale: how many vectors there are in the end")
+    parser.add_argument("--awake", action="store_true", help="with --scale: on cores that do not fall asleep, as when there is more to do")
     what.add_argument("--storm", action="store_true", help="nobody's memory goes astray: many people, killed workers, erasures")
     parser.add_argument("--operations", type=int, default=100_000, metavar="N", help="with --storm: how many (100,000)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), metavar="N", help="with --storm: their order")
