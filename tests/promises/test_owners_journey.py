@@ -11,7 +11,6 @@ from typing import Any
 import httpx2
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections, transaction
 from playwright.sync_api import Page, expect
 
@@ -20,8 +19,9 @@ from observability.alerts.incidents import look
 from observability.alerts.sending import send_due
 from observability.models import AlertTarget, Budget
 from observability.outbound import new_client
-from tests.factories import make_user, unique
+from tests.factories import unique
 from tests.live_server import LiveServer
+from tests.signing_in import sign_in_as
 from tests.sinks import SLACK_PATH, HttpSink, http_sink
 from tests.upstream import Reply, Upstream
 from tests.waiting import eventually
@@ -33,13 +33,7 @@ A_DOLLAR = 1000
 @pytest.fixture
 def owner(page: Page, server: LiveServer, live_db: None) -> Page:
     """A page of an owner, who is signed in with an operator's rights."""
-    user = make_user(role="operator")
-    session = SessionStore()
-    session["_auth_user_id"] = str(user.pk)
-    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-    session["_auth_user_hash"] = user.get_session_auth_hash()
-    session.create()
-    page.context.add_cookies([{"name": "sessionid", "value": str(session.session_key), "url": server.url}])
+    sign_in_as("operator", page, server)
     return page
 
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from django.contrib.sessions.backends.db import SessionStore
 from playwright.sync_api import Page, expect
 
 from observability.models import AlertRule, AlertTarget, Incident, Notice
-from tests.factories import make_user, unique
+from tests.factories import unique
 from tests.live_server import LiveServer
+from tests.signing_in import sign_in_as
 from tests.sinks import SLACK_PATH, http_sink
 
 
 @pytest.fixture
 def operator(page: Page, server: LiveServer, live_db: None) -> Page:
     """A page of somebody who is signed in as an operator."""
-    user = make_user(role="operator")
-    session = SessionStore()
-    session["_auth_user_id"] = str(user.pk)
-    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-    session["_auth_user_hash"] = user.get_session_auth_hash()
-    session.create()
-    page.context.add_cookies([{"name": "sessionid", "value": str(session.session_key), "url": server.url}])
+    sign_in_as("operator", page, server)
     return page
 
 

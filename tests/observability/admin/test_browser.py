@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.sessions.backends.db import SessionStore
 from playwright.sync_api import Page, expect
 
 from observability.models import Budget, ModelPrice
-from tests.factories import make_key, make_key_owner, make_user
+from tests.factories import make_key, make_key_owner
 from tests.live_server import LiveServer
+from tests.signing_in import sign_in_as
 from tests.upstream import Upstream
 from tests.waiting import eventually
 
@@ -16,13 +16,7 @@ from tests.waiting import eventually
 @pytest.fixture
 def operator(page: Page, server: LiveServer, live_db: None) -> Page:
     """A page of somebody who is signed in as an operator."""
-    user = make_user(role="operator")
-    session = SessionStore()
-    session["_auth_user_id"] = str(user.pk)
-    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-    session["_auth_user_hash"] = user.get_session_auth_hash()
-    session.create()
-    page.context.add_cookies([{"name": "sessionid", "value": str(session.session_key), "url": server.url}])
+    sign_in_as("operator", page, server)
     return page
 
 

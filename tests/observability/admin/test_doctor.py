@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Page, expect
@@ -17,6 +16,7 @@ from observability.doctor.reports import keep_report
 from observability.models import Attempt, DoctorReport
 from tests.factories import make_user
 from tests.live_server import LiveServer
+from tests.signing_in import sign_in_as
 from tests.upstream import Refusal, Upstream
 
 PAGE = "/admin/observability/doctorreport/"
@@ -67,13 +67,7 @@ def no_other_agents(live_db: None) -> Iterator[None]:
 
 
 def test_examine_in_a_browser(page: Page, server: LiveServer, no_other_agents: None, make_chat_agent, upstream: Upstream) -> None:
-    user = make_user(role="operator")
-    session = SessionStore()
-    session["_auth_user_id"] = str(user.pk)
-    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-    session["_auth_user_hash"] = user.get_session_auth_hash()
-    session.create()
-    page.context.add_cookies([{"name": "sessionid", "value": str(session.session_key), "url": server.url}])
+    sign_in_as("operator", page, server)
     upstream.script(Refusal(401, "Incorrect API key provided."))
     slug = make_chat_agent(upstream).live_version.provider.slug
 
