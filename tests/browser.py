@@ -75,13 +75,13 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page without cookies. `page.errors` holds uncaught exceptions and console errors (CSP violations among them)."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     page = context.new_page()
     errors: list[str] = []
     page.errors = errors  # a plain list on the object that the test already holds
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    expect.set_options(timeout=10_000)
+    expect.set_options(timeout=30_000)
     yield page
     if request.node.stash.get(CALL_FAILED, False):
         RESULTS_DIR.mkdir(exist_ok=True)

@@ -25,12 +25,12 @@ def _wait_for_embedder(process: subprocess.Popen[bytes], port: int) -> None:
     def is_up() -> bool:
         assert process.poll() is None, "the embedder ended"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
 
-    eventually(is_up, what="the embedder answers", timeout_s=30)
+    eventually(is_up, what="the embedder answers", timeout_s=60)
 
 
 @pytest.fixture

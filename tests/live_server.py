@@ -17,7 +17,7 @@ import httpx2
 import psutil
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-START_S = 60.0
+START_S = 120.0
 WORKER = "chatbot_site.webworker.WebWorker"
 METRICS_TOKEN = "of-tests"
 """What servers of tests ask for at /metrics."""
@@ -72,7 +72,7 @@ class LiveServer:
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server ended with status {self._process.returncode}:\n{self.log()[-6000:]}")
             try:
-                if httpx2.get(f"{self.url}/health", timeout=2, trust_env=False).status_code == 200:
+                if httpx2.get(f"{self.url}/health", timeout=10, trust_env=False).status_code == 200:
                     return
             except httpx2.TransportError:
                 pass
@@ -90,12 +90,12 @@ class LiveServer:
 
     def client(self, **options: object) -> httpx2.Client:
         """Return an HTTP client bound to this server."""
-        return httpx2.Client(base_url=self.url, timeout=15, trust_env=False, **options)
+        return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, **options)
 
     def async_client(self, **options: object) -> httpx2.AsyncClient:
         """Return an async HTTP client bound to this server, with as many connections as are asked for."""
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        return httpx2.AsyncClient(base_url=self.url, timeout=60, trust_env=False, limits=limits, **options)
+        return httpx2.AsyncClient(base_url=self.url, timeout=120, trust_env=False, limits=limits, **options)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM, as a host does before a release."""
@@ -105,7 +105,7 @@ class LiveServer:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def stop(self, *, timeout_s: float = 40) -> None:
+    def stop(self, *, timeout_s: float = 60) -> None:
         self.ask_to_stop()
         try:
             self._process.wait(timeout_s)

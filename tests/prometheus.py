@@ -72,11 +72,11 @@ class Prometheus:
         def is_ready() -> bool:
             assert self._process.poll() is None, f"Prometheus ended:\n{self._log.read_text()[-4000:]}"
             try:
-                return httpx2.get(f"{self.url}/-/ready", timeout=2, trust_env=False).status_code == 200
+                return httpx2.get(f"{self.url}/-/ready", timeout=10, trust_env=False).status_code == 200
             except httpx2.TransportError:
                 return False
 
-        eventually(is_ready, what="Prometheus is ready", timeout_s=30)
+        eventually(is_ready, what="Prometheus is ready", timeout_s=60)
 
     def query(self, query: str) -> list[Series]:
         """Return what `query` gives now: each series' labels and value."""
@@ -103,7 +103,7 @@ class Prometheus:
         return any(it["state"] == "firing" and wanted <= it["labels"].items() for it in self._ask("alerts")["alerts"])
 
     def _ask(self, what: str, **parameters: str) -> dict[str, Any]:
-        answer = httpx2.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=10, trust_env=False).json()
+        answer = httpx2.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=30, trust_env=False).json()
         assert answer["status"] == "success", answer
         data: dict[str, Any] = answer["data"]
         return data

@@ -153,7 +153,7 @@ def priced(live_db: None) -> Callable[..., None]:
     return priced
 
 
-async def in_time(ask: Callable[[], Any], *, what: str, timeout_s: float = 10.0) -> None:
+async def in_time(ask: Callable[[], Any], *, what: str, timeout_s: float = 30.0) -> None:
     """Return once `ask`, which reads the database, answers what is true.
 
     Raises:

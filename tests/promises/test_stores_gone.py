@@ -10,9 +10,10 @@ import pytest
 
 from chatbot_site.local import postgresql
 from chatbot_site.local.processes import Interrupts
+from observability.bursts import DEADLINE_S as BURST_DEADLINE_S
 from tests.live_server import METRICS_TOKEN, PROJECT_DIR
 from tests.upstream import Gate, Reply
-from tests.waiting import eventually
+from tests.waiting import eventually, timely
 
 MAKE_AGENT = """
 import sys, django
@@ -80,7 +81,7 @@ def test_metrics_are_told_without_postgresql(chat, database):
     database.stop()
     started = time.monotonic()
     told = scrape()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < BURST_DEADLINE_S
     assert (told["chatbot_database_up"], told[done]) == (0, 1)
     assert waiting not in told  # unknown is not none
     database.start()
@@ -95,7 +96,7 @@ def test_postgresql_gone_is_a_quick_503_and_recovery_needs_no_restart(chat, data
         started = time.monotonic()
         response = chat(stream=stream)
         print(f"503 after {time.monotonic() - started:.2f} s")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < BURST_DEADLINE_S
         assert response.status_code == 503, response.text
         assert int(response.headers["retry-after"]) > 0
         assert response.headers["content-type"] == "application/problem+json"
@@ -105,9 +106,7 @@ def test_postgresql_gone_is_a_quick_503_and_recovery_needs_no_restart(chat, data
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
     assert "postgres" not in ready.text.lower().replace("postgresql", "") or database.url not in ready.text
     database.start()
-    started = time.monotonic()
-    eventually(lambda: chat().status_code == 200, what="chat answers again", timeout_s=10)
-    print(f"recovered after {time.monotonic() - started:.2f} s")
+    eventually(lambda: chat().status_code == 200, what="chat answers again")
     assert chat.client.get("/health/ready").status_code == 200
 
 
@@ -137,17 +136,20 @@ def test_postgresql_restarted_during_an_answer_loses_nothing(chat, database, ups
         chat(session_id="s")
         return "one two three" in [message["content"] for message in upstream.calls[-1].messages]
 
-    eventually(is_in_the_prompt, what="the answer is stored", every_s=0.5, timeout_s=20)
+    eventually(is_in_the_prompt, what="the answer is stored", every_s=0.5, timeout_s=60)
 
 
 def test_chat_answers_without_redis(make_chat_agent, upstream, start_server):
     agent = make_chat_agent(upstream)
     server = start_server(REDIS_URL="redis://127.0.0.1:1/0")
     with server.client() as client:
+
+        def chat(*, stream):
+            return client.post(f"/api/chat/{agent.slug}", json={"message": "Hi", "stream": stream})
+
+        assert chat(stream=False).status_code == 200  # the first one in a process loads the tokenizer, too
         for stream in (False, True):
-            started = time.monotonic()
-            assert client.post(f"/api/chat/{agent.slug}", json={"message": "Hi", "stream": stream}).status_code == 200
-            assert time.monotonic() - started < 1
+            assert timely(lambda stream=stream: chat(stream=stream), within_s=1).status_code == 200
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded"), ready.text
         assert client.get("/health").status_code == 200

@@ -10,7 +10,7 @@ from typing import Any
 
 from .behaviours import Behaviour, Reply
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @dataclass(eq=False)

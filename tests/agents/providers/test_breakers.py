@@ -36,7 +36,7 @@ def _quick(settings: Settings) -> Iterator[None]:
 
 
 def choice(upstream: Upstream, **timeouts: float) -> ModelChoice:
-    known = {"connect_timeout_s": 2.0, "first_token_timeout_s": 5.0, "between_tokens_timeout_s": 5.0, "total_timeout_s": 10.0}
+    known = {"connect_timeout_s": 30.0, "first_token_timeout_s": 30.0, "between_tokens_timeout_s": 30.0, "total_timeout_s": 60.0}
     slug = f"p{upstream.base_url.rsplit('/', 2)[-2][-30:]}"
     provider = ProviderSnapshot(
         slug=slug, base_url=upstream.base_url, key_variable="", encrypted_key="", is_demo=False, **{**known, **timeouts}
@@ -44,7 +44,7 @@ def choice(upstream: Upstream, **timeouts: float) -> ModelChoice:
     return ModelChoice(provider, "some-model")
 
 
-async def ask(*choices: ModelChoice, meter: NotingMeter | None = None, within_s: float = 20.0) -> str:
+async def ask(*choices: ModelChoice, meter: NotingMeter | None = None, within_s: float = 60.0) -> str:
     request = ModelRequest(
         messages=[{"role": "user", "content": "Hello"}],
         temperature=None,
@@ -85,7 +85,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def until(said: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (found := await run_burst(said)):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -23,7 +23,8 @@ from tests.meters import NotingMeter
 from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence, Upstream
 from tests.waiting import eventually
 
-TIMEOUTS = {"connect_timeout_s": 2.0, "first_token_timeout_s": 5.0, "between_tokens_timeout_s": 5.0, "total_timeout_s": 10.0}
+TIMEOUTS = {"connect_timeout_s": 30.0, "first_token_timeout_s": 30.0, "between_tokens_timeout_s": 30.0, "total_timeout_s": 60.0}
+"""None is met by a machine that is only slow; tests shorten the one that they are about."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def ask(*providers: ProviderSnapshot, stream: bool = True, meanwhile: Callable[[
         _forget_clients()
 
 
-async def ask_one(asked: ProviderSnapshot, *, stream: bool = True, within_s: float = 20, **fields: Any) -> tuple[str, Any]:
+async def ask_one(asked: ProviderSnapshot, *, stream: bool = True, within_s: float = 60, **fields: Any) -> tuple[str, Any]:
     request = ModelRequest(
         messages=[{"role": "user", "content": "Hello"}],
         **{
@@ -93,7 +94,10 @@ def connections_to(upstream: Upstream) -> int:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("gzip", [True, False])
-def test_an_answer_comes_with_its_usage_and_the_connection_is_used_again(upstream: Upstream, stream: bool, gzip: bool) -> None:
+def test_an_answer_comes_with_its_usage_and_the_connection_is_used_again(
+    upstream: Upstream, stream: bool, gzip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.providers.wire._LINGER_ENDED_S", 30.0)  # a busy machine takes longer to end the body
     upstream.script(Reply("Hello there, friend", gzip=gzip, usage=(5, 3)))
     seen: list[int] = []
     asked = provider(upstream)
@@ -148,9 +152,9 @@ def test_an_answer_that_never_begins(upstream: Upstream, behaviour: Any, kind: t
     most_kept = 1 if isinstance(behaviour, Refusal | Redirect | Reply) else 0  # for the next request; all others are closed
 
     def check_connections() -> None:
-        eventually(lambda: connections_to(upstream) <= most_kept, what="the connection closed", timeout_s=2)
+        eventually(lambda: connections_to(upstream) <= most_kept, what="the connection closed")
 
-    patience_s = 0.3 if kind is UpstreamTimedOut else 10.0  # so that a busy machine is not taken for a silent upstream
+    patience_s = 0.3 if kind is UpstreamTimedOut else 30.0  # so that a busy machine is not taken for a silent upstream
     [error] = ask(provider(upstream, first_token_timeout_s=patience_s), meanwhile=check_connections)
     assert type(error) is kind
     assert error.retryable is retryable
@@ -169,7 +173,7 @@ def test_a_stream_cut_midway_keeps_what_came_and_is_not_retryable(upstream: Upst
             top_p=None,
             max_output_tokens=5,
             stream=True,
-            deadline=asyncio.get_running_loop().time() + 9,
+            deadline=asyncio.get_running_loop().time() + 60,
             meter=NotingMeter(),
         )
         answer = await OpenAIWire(provider(upstream), "m").start(request)
@@ -189,17 +193,17 @@ def test_a_stream_cut_after_its_finish_reason_is_complete(upstream: Upstream) ->
 
 
 def test_silence_between_tokens_and_the_total_time_end_a_stream(upstream: Upstream) -> None:
-    upstream.script(Reply("a b c", delay_between_s=3), Reply(chunks=["x"] * 5, never_ends=True, delay_between_s=0.05))
+    upstream.script(Reply("a b c", delay_between_s=300), Reply(chunks=["x"] * 5, never_ends=True, delay_between_s=0.05))
     silent = provider(upstream, between_tokens_timeout_s=0.2)
-    endless = provider(upstream, total_timeout_s=0.6)
+    endless = provider(upstream, total_timeout_s=2)
     started = time.monotonic()
     first, second = ask(silent, endless)
     assert isinstance(first, UpstreamTimedOut)
     assert "silent" in first.reason
     assert isinstance(second, UpstreamTimedOut)
     assert "too long" in second.reason
-    assert time.monotonic() - started < 3
-    upstream.wait_for_disconnect(2, timeout_s=2)
+    assert time.monotonic() - started < 20
+    upstream.wait_for_disconnect(2)
 
 
 def test_cancelling_hangs_up_on_the_model(upstream: Upstream) -> None:
@@ -212,7 +216,7 @@ def test_cancelling_hangs_up_on_the_model(upstream: Upstream) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await asyncio.to_thread(upstream.wait_for_disconnect, 2, timeout_s=1)
+        await asyncio.to_thread(upstream.wait_for_disconnect, 2)
         await _transport().aclose()
 
     asyncio.run(run())
@@ -231,7 +235,7 @@ def test_a_full_listen_queue_is_a_connect_timeout() -> None:
         [error] = ask(provider(f"http://127.0.0.1:{port}/v1", connect_timeout_s=0.3))
         assert isinstance(error, UpstreamTimedOut)
         assert error.retryable
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
         for filler in fillers:
             filler.close()
 
@@ -254,7 +258,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(upstream: Upstream) -> Non
     upstream.script(*(Refusal(429, headers=each) for each in headers), Refusal(429))
     waits = [error.wait_s for error in ask(*[provider(upstream)] * 6)]
     assert waits[0] == 2.5
-    assert 95 < waits[1] <= 100
+    assert 60 < waits[1] <= 100
     assert waits[2:] == [0, None, 0, None]
 
 
@@ -285,7 +289,7 @@ def test_a_hundred_aborted_streams_leave_no_connection(upstream: Upstream) -> No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(eventually, lambda: connections_to(upstream) == 0, what="every connection closed", timeout_s=2)
+        await asyncio.to_thread(eventually, lambda: connections_to(upstream) == 0, what="every connection closed")
 
     asyncio.run(run())
 

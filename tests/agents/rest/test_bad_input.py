@@ -1,11 +1,11 @@
 """Whatever is sent, the answer is a clear 4xx problem document within a second, and nothing reaches the model or the store."""
 
 import json
-import time
 
 import pytest
 
 from memory.models import Turn
+from tests.waiting import timely
 
 DEEP = "[" * 100_000 + "]" * 100_000
 BODIES = {
@@ -59,9 +59,8 @@ BODIES = {
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_a_bad_body_is_a_400_that_says_what_to_do(make_chat_agent, upstream, api, problem, body, field, accept):
     agent = make_chat_agent(upstream)
-    started = time.monotonic()
-    response = api.post(f"/api/chat/{agent.slug}", content=body, headers={"Content-Type": "application/json", "Accept": accept})
-    assert time.monotonic() - started < 1
+    headers = {"Content-Type": "application/json", "Accept": accept}
+    response = timely(lambda: api.post(f"/api/chat/{agent.slug}", content=body, headers=headers), within_s=1)
     document = problem(response, 413 if len(body) > 2_500_000 else 400)
     if field:
         assert field in document["error"]
@@ -75,11 +74,12 @@ def test_a_bad_body_is_a_400_that_says_what_to_do(make_chat_agent, upstream, api
 def test_a_10_mb_body_is_a_413_within_a_second(make_chat_agent, upstream, api, problem, announced):
     agent = make_chat_agent(upstream)
     body = json.dumps({"message": "x" * 10_000_000}).encode()
-    pieces = body if announced else (body[at : at + 65_536] for at in range(0, len(body), 65_536))
-    started = time.monotonic()
-    response = api.post(f"/api/chat/{agent.slug}", content=pieces, headers={"Content-Type": "application/json"})
-    assert time.monotonic() - started < 1
-    assert "2,500,000" in problem(response, 413)["detail"]
+
+    def post():
+        pieces = body if announced else (body[at : at + 65_536] for at in range(0, len(body), 65_536))
+        return api.post(f"/api/chat/{agent.slug}", content=pieces, headers={"Content-Type": "application/json"})
+
+    assert "2,500,000" in problem(timely(post, within_s=1), 413)["detail"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import httpx2
 import pytest
 
 from memory.models import Turn, TurnState
-from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence
+from tests.upstream import Gate, RawBytes, Redirect, Refusal, Reply, Silence
+from tests.waiting import timely
 
-QUICK = {"first_token_timeout_s": 0.5, "between_tokens_timeout_s": 0.5, "total_timeout_s": 2}
+PATIENT = {"first_token_timeout_s": 60, "between_tokens_timeout_s": 60, "total_timeout_s": 120}
+"""No timeout of these is met by a machine that is only slow; tests shorten the one that they are about."""
 
 
 def turn_of(agent):
@@ -60,42 +62,42 @@ def test_an_upstream_that_fails_is_a_502_that_says_nothing_internal(make_chat_ag
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    "silence", [Silence(), Silence(after_headers=True), Reply(delay_before_headers_s=30)], ids=["none", "head", "late"]
+    "silence", [Silence(), Silence(after_headers=True), Reply(delay_before_headers_s=300)], ids=["none", "head", "late"]
 )
 def test_an_upstream_that_says_nothing_is_a_504_and_is_hung_up_on(make_chat_agent, upstream, ask, problem, silence, stream):
     upstream.script(silence)
-    agent = make_chat_agent(upstream, provider=QUICK)
+    agent = make_chat_agent(upstream, provider={**PATIENT, "first_token_timeout_s": 0.5, "total_timeout_s": 2})
     started = time.monotonic()
     response = ask(agent, stream=stream)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
     if stream:
         assert '"status":504' in response.text
         assert "Failed to process message" in response.text
     else:
         problem(response, 504, "Failed to process message")
-    upstream.wait_for_disconnect(timeout_s=1)
+    upstream.wait_for_disconnect()
     assert (turn_of(agent).state, turn_of(agent).error_code) == (TurnState.FAILED, "upstream-timed-out")
 
 
 def test_a_stream_that_falls_silent_is_ended_and_what_came_is_kept(make_chat_agent, upstream, ask_for_events):
-    upstream.script(Reply("one two three", delay_between_s=30))
-    agent = make_chat_agent(upstream, provider=QUICK)
+    upstream.script(Reply("one two three", delay_between_s=300))
+    agent = make_chat_agent(upstream, provider={**PATIENT, "between_tokens_timeout_s": 0.5})
     events = ask_for_events(agent)
     assert [event.name for event in events] == ["start", "delta", "error"]
     assert events[-1].data["status"] == 504
     assert len({event.id for event in events}) == 3
-    upstream.wait_for_disconnect(timeout_s=1)
+    upstream.wait_for_disconnect()
     assert (turn_of(agent).state, turn_of(agent).reply) == (TurnState.INTERRUPTED, "one")
 
 
 def test_a_stream_without_end_meets_the_total_timeout(make_chat_agent, upstream, ask_for_events):
     upstream.script(Reply("on ", never_ends=True, delay_between_s=0.05))
-    agent = make_chat_agent(upstream, provider=QUICK)
+    agent = make_chat_agent(upstream, provider={**PATIENT, "total_timeout_s": 2})
     started = time.monotonic()
     events = ask_for_events(agent)
-    assert 1.5 < time.monotonic() - started < 4
+    assert 1.5 < time.monotonic() - started < 20
     assert events[-1].data["status"] == 504
-    upstream.wait_for_disconnect(timeout_s=1)
+    upstream.wait_for_disconnect()
 
 
 def test_an_endless_reply_is_cut_at_the_longest_one_allowed(make_chat_agent, upstream, start_server):
@@ -104,7 +106,7 @@ def test_an_endless_reply_is_cut_at_the_longest_one_allowed(make_chat_agent, ups
     with start_server(CHAT_MAX_REPLY_CHARS="5500").client() as client:
         response = client.post(f"/api/chat/{agent.slug}", json={"message": "Go", "stream": True})
     assert '"finish_reason":"length"' in response.text
-    upstream.wait_for_disconnect(timeout_s=1)
+    upstream.wait_for_disconnect()
     turn = turn_of(agent)
     assert (turn.state, turn.reply, turn.finish_reason) == (TurnState.DONE, "x" * 5500, "length")
     assert turn.usage_estimated
@@ -115,10 +117,10 @@ def test_a_model_that_hangs_leaves_its_fallback_time_to_answer(make_chat_agent, 
     upstream.script(Silence())
     other = open_upstream()
     other.script(Reply("I am the fallback"))
-    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 0.5, "total_timeout_s": 0.5}, fallbacks=[(other, "second")])
+    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 2, "total_timeout_s": 2}, fallbacks=[(other, "second")])
     response = api.post(f"/api/chat/{agent.slug}", json={"message": "Hello", "stream": stream})
     assert "I am the fallback" in response.text
-    upstream.wait_for_disconnect(timeout_s=1)
+    upstream.wait_for_disconnect()
 
 
 @pytest.mark.parametrize("cut", ["fin", "rst"])
@@ -158,7 +160,7 @@ def test_retry_after_is_honoured_once(make_chat_agent, upstream, ask, stream):
     agent = make_chat_agent(upstream)
     assert "Now" in ask(agent, stream=stream).text
     first, second = upstream.calls
-    assert 1.0 <= second.started_at - first.started_at < 2.5
+    assert 1.0 <= second.started_at - first.started_at < 10
 
 
 def test_a_retry_after_that_is_too_long_goes_to_the_fallback_at_once(make_chat_agent, upstream, open_upstream, ask):
@@ -167,7 +169,7 @@ def test_a_retry_after_that_is_too_long_goes_to_the_fallback_at_once(make_chat_a
     other.script(Reply("From the other"))
     started = time.monotonic()
     answer = ask(make_chat_agent(upstream, fallbacks=[(other, "other-model")])).json()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     assert (answer["reply"], answer["model"]) == ("From the other", "other-model")
     assert (len(upstream.calls), len(other.calls)) == (1, 1)
 
@@ -186,7 +188,7 @@ def test_the_fallback_chain_is_walked_in_order(make_chat_agent, upstream, open_u
     second.script(Silence())
     third.script(Reply("Third answers"))
     agent = make_chat_agent(
-        upstream, provider={"first_token_timeout_s": 0.5, "total_timeout_s": 5}, fallbacks=[(second, "two"), (third, "three")]
+        upstream, provider={"first_token_timeout_s": 2, "total_timeout_s": 20}, fallbacks=[(second, "two"), (third, "three")]
     )
     if not stream:
         second.script(Refusal(404))
@@ -221,23 +223,24 @@ def test_an_upstream_on_a_private_address_is_refused(make_chat_agent, upstream, 
 
 
 def test_a_failing_upstream_does_not_slow_its_neighbours(make_chat_agent, upstream, open_upstream, server):
-    """64 callers wait on a silent upstream; another agent answers meanwhile."""
+    """32 callers wait on a silent upstream; another agent answers meanwhile."""
     from concurrent.futures import ThreadPoolExecutor
 
-    healthy = open_upstream()
-    upstream.script(Silence())
-    silent, lively = make_chat_agent(upstream, provider={"total_timeout_s": 4}), make_chat_agent(healthy)
+    gate, healthy = Gate(), open_upstream()
+    upstream.script(Reply("At last", gate=gate))
+    silent, lively = make_chat_agent(upstream, provider=PATIENT), make_chat_agent(healthy)
 
     def post():
         with httpx2.Client(base_url=server.url, trust_env=False) as client:
-            return client.post(f"/api/chat/{silent.slug}", json={"message": "Hi"}, timeout=20).status_code
+            return client.post(f"/api/chat/{silent.slug}", json={"message": "Hi"}, timeout=120).status_code
 
     with ThreadPoolExecutor(32) as pool:
         waiting = [pool.submit(post) for _ in range(32)]
         upstream.wait_for_calls(32)
         with server.client() as client:
             for _ in range(5):
-                started = time.monotonic()
-                assert client.post(f"/api/chat/{lively.slug}", json={"message": "Hi"}).status_code == 200
-                assert time.monotonic() - started < 1
-        assert {future.result() for future in waiting} == {504}
+                answer = timely(lambda: client.post(f"/api/chat/{lively.slug}", json={"message": "Hi"}), within_s=1)
+                assert answer.status_code == 200
+        assert not any(future.done() for future in waiting)
+        gate.open()
+        assert {future.result() for future in waiting} == {200}
