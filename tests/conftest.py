@@ -163,7 +163,8 @@ def make_chat_agent(live_db: None) -> Callable[..., Any]:
         agent = make_chat_agent(upstream, system_prompt="Be brief.", provider={"first_token_timeout_s": 0.5},
                                 fallbacks=[(other_upstream, "other-model")])
 
-    Other fields are those of `tests.factories.make_agent`.
+    Other fields are those of `tests.factories.make_agent`. No timeout is met by a model that only a busy machine, or a gate,
+    holds up, except those that `provider` names.
     """
     from agents.versions.content import write_fallbacks
     from agents.versions.drafts import draft_of
@@ -180,10 +181,12 @@ def make_chat_agent(live_db: None) -> Callable[..., Any]:
     ) -> Any:
         # Tests script each answer; those of the reply cache ask for one.
         fields = {"reply_cache_s": 0, **fields}
-        agent = make_agent(published=False, provider=make_provider(base_url=upstream.base_url, **(provider or {})), **fields)
+        timeouts = {"connect_timeout_s": 60, "first_token_timeout_s": 300, "between_tokens_timeout_s": 300, "total_timeout_s": 600}
+        timeouts |= provider or {}
+        agent = make_agent(published=False, provider=make_provider(base_url=upstream.base_url, **timeouts), **fields)
         draft = draft_of(agent)
         assert draft is not None
-        others = [(make_provider(base_url=other.base_url, **(provider or {})).pk, model) for other, model in fallbacks or []]
+        others = [(make_provider(base_url=other.base_url, **timeouts).pk, model) for other, model in fallbacks or []]
         write_fallbacks(draft, fallbacks=others)
         if published:
             publish(draft, actor=None)

@@ -222,13 +222,13 @@ def test_a_fallback_cannot_slip_in_beside_a_publication() -> None:
         thread.start()
         _wait_for_a_lock()
         assert outcome == []
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert outcome == ["published_version_is_immutable"]
     assert draft.fallbacks.count() == 0
 
 
 def _wait_for_a_lock() -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with connection.cursor() as cursor:
             # Within a transaction PostgreSQL shows the same activity for ever, unless it is told to look again.

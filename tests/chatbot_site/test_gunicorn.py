@@ -21,7 +21,7 @@ PROCFILE = dict(line.split(": ", 1) for line in (PROJECT_DIR / "Procfile").read_
 
 
 def health(host, port):
-    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection = http.client.HTTPConnection(host, port, timeout=120)
     with contextlib.closing(connection), contextlib.suppress(OSError):
         connection.request("GET", "/health")
         return connection.getresponse().status
@@ -54,7 +54,7 @@ def web(tmp_path):
 
 def test_web_listens_on_both_families_and_stops_when_asked(web, tmp_path):
     process, port = web
-    eventually(lambda: health("127.0.0.1", port) == 200, what="the server answers", timeout_s=60)
+    eventually(lambda: health("127.0.0.1", port) == 200, what="the server answers", timeout_s=120)
     if Path("/proc/net/if_inet6").exists():
         assert health("::1", port) == 200
     assert not (tmp_path / ".gunicorn").exists()  # no control socket
@@ -68,7 +68,7 @@ def test_web_listens_on_both_families_and_stops_when_asked(web, tmp_path):
 def test_a_wrong_setting_is_one_sentence():
     command = [sys.executable, "-m", "gunicorn", "chatbot_site.asgi:application", "-c", "gunicorn.conf.py"]
     env = {"PATH": os.environ["PATH"], "PORT": "many", "ENV_FILE": os.devnull}
-    done = subprocess.run(command, cwd=PROJECT_DIR, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT_DIR, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "PORT is not usable" in done.stderr
     assert "Traceback" not in done.stderr

@@ -22,7 +22,7 @@ def sent_to_page(server: LiveServer) -> Callable[[str], tuple[bytes, int]]:
     def sent_to_page(path: str) -> tuple[bytes, int]:
         lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: multipart/form-data; boundary=x", "Transfer-Encoding: chunked"]
         piece, spooled_bytes = b"186a0\r\n" + b"x" * 100_000 + b"\r\n", 0
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode())
             try:
                 for _ in range(200):

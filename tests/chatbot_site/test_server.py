@@ -43,7 +43,7 @@ def test_what_does_not_end_in_time_after_sigterm_is_interrupted_and_stored(
     upstream.script(Reply("one two", gate=Gate(), gate_before_chunk=2 if stream else 1))
     agent = make_chat_agent(upstream)
     server = start_server(GUNICORN_CMD_ARGS="--graceful-timeout 7")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(post(agent.slug, stream=stream))
         upstream.wait_until(lambda calls: bool(calls) and calls[0].chunks_sent >= stream, "the answer begun")
         if stream:
@@ -63,7 +63,7 @@ def test_what_does_not_end_in_time_after_sigterm_is_interrupted_and_stored(
 
 def test_an_idle_connection_does_not_keep_a_server_for_ever(start_server: StartServer) -> None:
     server = start_server(GUNICORN_CMD_ARGS="--graceful-timeout 7")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         server.ask_to_stop()

@@ -68,6 +68,6 @@ def _as_words(url: str) -> str:
 
 
 def _answers(url: str) -> bool:
-    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2):
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=10):
         return True
     return False

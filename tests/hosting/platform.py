@@ -36,7 +36,7 @@ class Started:
         assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
         url = f"http://127.0.0.1:{self.port}/health/ready"
         with contextlib.suppress(httpx2.TransportError):
-            return httpx2.get(url, headers={"Host": "healthcheck.railway.app"}, timeout=5, trust_env=False).status_code == 200
+            return httpx2.get(url, headers={"Host": "healthcheck.railway.app"}, timeout=30, trust_env=False).status_code == 200
         return False
 
     def terminate(self) -> None:
@@ -78,7 +78,7 @@ class Platform:
     def start_web(self) -> Started:
         """Start a web process and wait until it is ready."""
         web = self.start("web")
-        eventually(web.is_ready, what="the web process is ready", timeout_s=60, every_s=0.1)
+        eventually(web.is_ready, what="the web process is ready", timeout_s=120, every_s=0.1)
         return web
 
     def stop(self) -> None:

@@ -51,7 +51,7 @@ def new_server(tmp_path_factory) -> Iterator[str]:
     database.prepare(Interrupts())
     program = database.program(log=folder / "log")
     program.start()
-    eventually(program.ready, what="the other PostgreSQL is ready", timeout_s=30)
+    eventually(program.ready, what="the other PostgreSQL is ready", timeout_s=90)
     yield database.url
     program.stop()
 
@@ -68,7 +68,7 @@ def run(text: str, *, environment: dict[str, str]) -> str:
 def ask(hosted: Platform, key: str, message: str, session: str) -> None:
     web = hosted.start_web()
     headers = HEADERS | {"Authorization": f"Bearer {key}"}
-    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=headers, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=headers, timeout=120, trust_env=False) as client:
         answer = client.post(PATH, json={"message": message, "user": "ada", "session_id": session})
         assert answer.status_code == 200, answer.text
     web.terminate()
@@ -124,7 +124,7 @@ def test_a_dump_is_restored_on_a_new_server(host, new_server, manage, upstream, 
     key = manage(hosted.environment, "keys", "create", "aviary", "web", "--agent", "hosted").stdout.strip()
     worker = hosted.start("worker")
     ask(hosted, key, "My parrot is called Pico.", "one")
-    eventually(lambda: read(old, "SELECT count(*) FROM memory_turn WHERE remembered_at IS NOT NULL") == [(1,)], what="memory", timeout_s=30)
+    eventually(lambda: read(old, "SELECT count(*) FROM memory_turn WHERE remembered_at IS NOT NULL") == [(1,)], what="memory", timeout_s=90)
     worker.terminate()
     assert worker.process.wait(30) == 0
     manage(hosted.environment, "shell", "--no-imports", "-c", ROLL_UP)

@@ -47,7 +47,7 @@ class Load:
         # Some proxies open a connection for each request, others keep theirs.
         limits = httpx2.Limits(max_keepalive_connections=1 if keeps_open else 0)
         url = f"http://127.0.0.1:{self._port}"
-        async with httpx2.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=30, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=120, trust_env=False) as client:
             while not self._stopping.is_set() and not self.failed:
                 kind = "stream" if stream else "JSON"
                 try:
@@ -94,7 +94,7 @@ def test_a_rolling_restart_under_load_fails_no_request(hosted: Platform) -> None
 
 def test_the_worker_remembers_and_stops_when_asked(hosted: Platform) -> None:
     web, worker = hosted.start_web(), hosted.start("worker")
-    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=HEADERS, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=HEADERS, timeout=120, trust_env=False) as client:
         assert client.post(PATH, json={"message": "My parrot is called Pico.", "sessionId": "s"}).json()["reply"] == ANSWER
 
     def remembered() -> bool:
@@ -102,7 +102,7 @@ def test_the_worker_remembers_and_stops_when_asked(hosted: Platform) -> None:
             [count] = database.execute("SELECT count(*) FROM memory_turn WHERE remembered_at IS NOT NULL").fetchone() or [0]
             return bool(count == 1)
 
-    eventually(remembered, what="the worker remembers the turn", timeout_s=30)
+    eventually(remembered, what="the worker remembers the turn", timeout_s=90)
     for process in (worker, web):
         process.terminate()
         _ended(process)
@@ -118,6 +118,6 @@ def _ended(started: Started) -> None:
 
 
 async def _answers(load: Load, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while load.answered.total() < count and not load.failed:  # noqa: ASYNC110 - its callers count
             await asyncio.sleep(0.05)

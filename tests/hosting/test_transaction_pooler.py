@@ -42,10 +42,10 @@ def test_the_server_chats_remembers_and_recalls_through_it(direct, pooled, host,
 
     async def drive() -> None:
         headers = HEADERS | {"Authorization": f"Bearer {key}"}
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", headers=headers, timeout=30, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", headers=headers, timeout=120, trust_env=False) as client:
             told = [ask(client, f"My parrot is called {name}.", user, f"{user}-1") for user, name in PARROTS.items()]
             assert {answer.status_code for answer in await asyncio.gather(*told)} == {200}
-            await asyncio.to_thread(eventually, lambda: _remembered(direct) == len(PARROTS), what="all is remembered", timeout_s=30)
+            await asyncio.to_thread(eventually, lambda: _remembered(direct) == len(PARROTS), what="all is remembered", timeout_s=90)
             asked = [ask(client, "What is my parrot called?", user, f"{user}-{number}") for number in (2, 3, 4) for user in PARROTS]
             assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
@@ -92,7 +92,7 @@ def test_what_a_transaction_sets_ends_with_it(direct, pooled) -> None:
 def test_without_a_direct_url_the_worker_finds_turns_by_looking(pooled, host, upstream) -> None:
     hosted = host(DATABASE_URL=pooled, WEB_CONCURRENCY="1")
     web, worker = hosted.start_web(), hosted.start("worker")
-    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=HEADERS, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{web.port}", headers=HEADERS, timeout=120, trust_env=False) as client:
         assert client.post(PATH, json={"message": "Hello", "session_id": "s"}).status_code == 200
-    eventually(lambda: _remembered(pooled) == 1, what="it is remembered", timeout_s=30)
+    eventually(lambda: _remembered(pooled) == 1, what="it is remembered", timeout_s=90)
     assert worker.process.poll() is None

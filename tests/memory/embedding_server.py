@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import socket
 import threading
 import time
 from collections import Counter
@@ -34,10 +36,15 @@ class EmbeddingServer:
         self.texts: Counter[str] = Counter()
         self.refused = ""
         self.calls = 0
+        self._sockets: list[socket.socket] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                server._sockets.append(self.connection)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -67,6 +74,16 @@ class EmbeddingServer:
         data = [{"index": at, "embedding": vector_of(text, dimensions=self.dimensions)} for at, text in enumerate(texts)]
         tokens = sum(len(text.split()) for text in texts)
         return 200, {"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+    @property
+    def connections(self) -> int:
+        """How many connections were ever opened."""
+        return len(self._sockets)
+
+    def close_connections(self) -> None:
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         self._http.shutdown()

@@ -40,7 +40,7 @@ def post(port, **body):
         f"http://127.0.0.1:{port}/v1/embeddings", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - an address of ours
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - an address of ours
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -136,7 +136,7 @@ def test_it_runs_as_a_command_and_stops_when_asked(free_port, wait_for_embedder)
 
 def test_the_port_is_taken(embedder_port):
     done = subprocess.run(
-        [sys.executable, "-m", "memory.embedders.builtin", str(embedder_port)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "memory.embedders.builtin", str(embedder_port)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: the built-in embedder cannot listen")

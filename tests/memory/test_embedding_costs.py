@@ -19,8 +19,9 @@ from memory.embedders.configured import PROVIDER, list_models_in_use
 from memory.embedders.costs import Payer, charged_to, finish_settling
 from memory.embedders.failures import EmbeddingRefused
 from memory.models import EmbeddingSpace, Sentence, Turn
-from memory.recall import Outcome, Room, Wish, recall
+from memory.recall import recall
 from memory.sources import Whose
+from memory.wishes import Outcome, Room, Wish
 from memory.writing import remember_due_turns
 from observability.api import budgets_now
 from observability.errors import Unavailable
@@ -36,7 +37,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _nothing_waits(live_db, settings):
-    settings.MEMORY_DEADLINE_MS = 5000
+    settings.MEMORY_DEADLINE_MS = 60_000
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
     Sentence.objects.all().delete()
     EmbeddingSpace.objects.all().delete()

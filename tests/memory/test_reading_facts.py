@@ -177,9 +177,9 @@ def test_the_worker_stops_at_once_and_leaves_what_it_was_at(told):
             await asyncio.Event().wait()
 
         task = asyncio.create_task(keep_reading_facts(stopping, never))
-        await asyncio.wait_for(asked.wait(), 20)
+        await asyncio.wait_for(asked.wait(), 60)
         stopping.set()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
     run(work())
     assert marks(*turns) == 1

@@ -15,10 +15,10 @@ from django.db import connection
 from memory.api import Wish, recall
 from memory.embedders.configured import embedding_model, next_embedding_model
 from memory.models import EmbeddingSpace, MemoryOwner, Passage, Sentence, Turn, WideSentence
-from memory.recall import Room
 from memory.reembedding import PASSAGES_AT_ONCE
 from memory.sources import Whose
 from memory.spaces import WrongSpace, model_in_use
+from memory.wishes import Room
 from memory.writing import remember_due_turns
 from observability.outbound import close_transports
 from tests.factories import forget_vectors, unique
@@ -42,7 +42,7 @@ def servers(settings):
     """Two embedding servers, of the model in use (64 dimensions) and of the next (96), which the settings name."""
     old, new = EmbeddingServer(dimensions=64), EmbeddingServer(dimensions=96)
     settings.OUTBOUND_ALLOWED_HOSTS = [old.address, new.address]
-    settings.MEMORY_DEADLINE_MS = 5000
+    settings.MEMORY_DEADLINE_MS = 60_000
     settings.EMBEDDER_URL = settings.OPENAI_API_KEY = ""
     settings.EMBEDDING_BASE_URL, settings.EMBEDDING_MODEL = old.url, "old"
     settings.EMBEDDING_NEXT_BASE_URL, settings.EMBEDDING_NEXT_MODEL = new.url, "new"
@@ -85,7 +85,7 @@ def start(server_environment, servers):
 
 
 def end(process):
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=240)
     return process.returncode, output
 
 
@@ -206,7 +206,7 @@ def test_killed_and_run_again_it_goes_on_and_embeds_nothing_twice(servers, start
     remember()
     new.delay_s = 0.15
     process = start()
-    eventually(lambda: "new" in spaces() and len(places(spaces()["new"])) > 100, what="some are done", timeout_s=30)
+    eventually(lambda: "new" in spaces() and len(places(spaces()["new"])) > 100, what="some are done", timeout_s=90)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = places(spaces()["new"])
@@ -227,7 +227,7 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(servers, start, finish):
     remember()
     new.delay_s = 0.15
     process = start()
-    eventually(lambda: new.texts.total() > 100, what="some are embedded", timeout_s=30)
+    eventually(lambda: new.texts.total() > 100, what="some are embedded", timeout_s=90)
     Passage.objects.filter(seq__lt=500).delete()
     code, output = end(process)
     assert code == 0, output

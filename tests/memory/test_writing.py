@@ -356,7 +356,7 @@ def start_worker(server_environment):
 def test_a_worker_remembers_within_a_second_and_stops_when_asked(embedder, finish, start_worker):
     worker = start_worker(embedder.base_url)
     first = finish("I like apples")
-    eventually(lambda: Turn.objects.get(pk=first).remembered_at, what="the worker is up", timeout_s=30)
+    eventually(lambda: Turn.objects.get(pk=first).remembered_at, what="the worker is up", timeout_s=90)
     eventually(lambda: listeners(), what="the worker listens")
     took_s = []
     for number in range(3):
@@ -392,7 +392,7 @@ def test_a_worker_killed_between_embedding_and_commit_loses_and_doubles_nothing(
     assert remember(embedder) == 0, "the dead worker's lease holds"
     MemoryOwner.objects.filter(pk__in=take.owner_ids).update(busy_until=datetime.now(UTC) - timedelta(seconds=1))
     second = start_worker(embedder.base_url)
-    eventually(lambda: not Turn.objects.filter(pk__in=turns, remembered_at=None).exists(), what="another worker remembers", timeout_s=30)
+    eventually(lambda: not Turn.objects.filter(pk__in=turns, remembered_at=None).exists(), what="another worker remembers", timeout_s=90)
     second.stop()
     assert passages(*turns).count() == 10
     for turn in turns:
@@ -401,7 +401,7 @@ def test_a_worker_killed_between_embedding_and_commit_loses_and_doubles_nothing(
 
 def wait_for_blocked_insert():
     try:
-        eventually(blocked_inserts, what="the worker waits to write", timeout_s=35)
+        eventually(blocked_inserts, what="the worker waits to write", timeout_s=90)
     finally:
         connections.close_all()
 
@@ -448,12 +448,12 @@ class PickyEmbedder:
 def test_a_worker_goes_on_when_the_embedder_is_back(finish, start_worker, free_port, wait_for_embedder):
     turn = finish("I like apples")
     worker = start_worker(f"http://127.0.0.1:{free_port}/v1")
-    eventually(lambda: attempts(turn), what="the worker has tried", timeout_s=30)
+    eventually(lambda: attempts(turn), what="the worker has tried", timeout_s=90)
     assert worker.process.poll() is None
     process = subprocess.Popen([sys.executable, "-m", "memory.embedders.builtin", str(free_port)])
     try:
         wait_for_embedder(process, free_port)
-        eventually(lambda: Turn.objects.get(pk=turn).remembered_at, what="the turn is remembered", timeout_s=30)
+        eventually(lambda: Turn.objects.get(pk=turn).remembered_at, what="the turn is remembered", timeout_s=90)
     finally:
         process.terminate()
         process.wait(10)

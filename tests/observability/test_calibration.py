@@ -162,8 +162,8 @@ def _tokens_of_the_demo_model(folder: Path) -> list[int]:
     server = demo_model.program(port, project=PROJECT_DIR, log=folder / "demo_model.log")
     server.start()
     try:
-        eventually(server.ready, what="the demo model is ready", timeout_s=60)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        eventually(server.ready, what="the demo model is ready", timeout_s=120)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         reported = []
         for messages in CONVERSATIONS:
             body = json.dumps({"model": demo_model.MODEL, "max_tokens": 1, "messages": messages})

@@ -164,7 +164,7 @@ def traffic(make_chat_agent, upstream, open_upstream, budgets):
     def traffic(client):
         fresh = f"Question {next(numbers)}"
         for agent, message in ((keeping, "The same question"), (well, fresh), (falling, fresh), (failing, fresh), (poor, fresh)):
-            client.post(f"/api/chat/{agent.slug}", json={"message": message, "stream": True, "session_id": unique("session")}, timeout=30)
+            client.post(f"/api/chat/{agent.slug}", json={"message": message, "stream": True, "session_id": unique("session")}, timeout=120)
 
     return traffic
 
@@ -184,6 +184,6 @@ def test_each_query_finds_data(traffic, start_server, server_environment, start_
             return not left
 
         try:
-            eventually(all_found, what="data for each panel", timeout_s=90, every_s=1)
+            eventually(all_found, what="data for each panel", timeout_s=180, every_s=1)
         except AssertionError:
             pytest.fail(f"no data for {sorted(left)}")

@@ -69,7 +69,7 @@ def test_who_is_in_a_hurry_does_not_wait_ever_longer_after_failures():
                 stopping.set()
             raise OperationalError("gone")
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await keep_doing(stopping, fail, every_s=0.01, what="working", queue=queue, longest_wait_s=0.02)
 
     async_to_sync(work)()

@@ -86,7 +86,7 @@ def test_rules_fire_and_resolve_in_a_real_prometheus(make_chat_agent, upstream, 
                 client.post(f"/api/chat/{agent.slug}", json={"message": "Hi"})
                 return condition()
 
-            eventually(ask, what=what, timeout_s=30, every_s=0.1)
+            eventually(ask, what=what, timeout_s=90, every_s=0.1)
 
         upstream.script(Reply())
         chat_until(lambda: prometheus.value(f'sum(chatbot_messages_total{{agent="{agent.slug}"}})'), what="a turn is scraped")
@@ -98,6 +98,6 @@ def test_rules_fire_and_resolve_in_a_real_prometheus(make_chat_agent, upstream, 
         chat_until(lambda: not any(fires(*troubles, budget)), what="the alerts are over")
         assert not prometheus.is_firing("ChatbotNotScraped")
     server.stop()
-    eventually(lambda: prometheus.is_firing("ChatbotNotScraped", job="chatbot-web"), what="that it is gone is noticed", timeout_s=30)
+    eventually(lambda: prometheus.is_firing("ChatbotNotScraped", job="chatbot-web"), what="that it is gone is noticed", timeout_s=90)
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"{server.url}/health", trust_env=False)

@@ -205,7 +205,7 @@ def test_the_worker_keeps_sums_up_and_settles_what_was_left_behind(monkeypatch):
 
     async def work():
         stopping = asyncio.Event()
-        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+        async with asyncio.TaskGroup() as group, asyncio.timeout(120):
             group.create_task(rollups.keep_summing(stopping))
             group.create_task(orphans.keep_settling_orphans(stopping))
             while not await run_burst(UsageDay.objects.filter(failed=1).exists):  # noqa: ASYNC110 - another process would set no event either

@@ -114,11 +114,11 @@ def test_the_worker_tells_on_a_port_of_its_own(server_environment, free_port, pr
 
         def scrape(**headers):
             try:
-                return httpx2.get(f"http://127.0.0.1:{free_port}/metrics", headers=headers, timeout=5, trust_env=False)
+                return httpx2.get(f"http://127.0.0.1:{free_port}/metrics", headers=headers, timeout=30, trust_env=False)
             except httpx2.TransportError:
                 return None
 
-        refused = eventually(scrape, what="the worker's port answers", timeout_s=60)
+        refused = eventually(scrape, what="the worker's port answers", timeout_s=120)
         assert refused.status_code == 401
         told = scrape(**BEARER)
         assert told.status_code == 200

@@ -81,7 +81,7 @@ def test_a_fault_in_the_worker_or_a_command_arrives(
     command_line = [sys.executable, "manage.py", *command]
     with subprocess.Popen(command_line, cwd=PROJECT_DIR, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
-            found = eventually(lambda: events(sentry), what="an event in Sentry", timeout_s=60)
+            found = eventually(lambda: events(sentry), what="an event in Sentry", timeout_s=120)
         finally:
             process.terminate()
             assert CANARY.encode() not in process.communicate()[0]

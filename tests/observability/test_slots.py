@@ -131,7 +131,7 @@ os.wait()
 print(mine, os.read(reader, 10).decode(), slots.slot())
 """
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=env, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["0", "1", "0"], done.stderr
 
 

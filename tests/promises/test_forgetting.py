@@ -46,7 +46,7 @@ def _nothing_waits(live_db: None) -> None:
 
 @pytest.fixture(scope="session")
 def remembering_server(server_environment: dict[str, str], embedder_port: int) -> Iterator[LiveServer]:
-    own = {"EMBEDDER_URL": f"http://127.0.0.1:{embedder_port}/v1", "MEMORY_DEADLINE_MS": "5000", "CHAT_HISTORY_TURNS": "0"}
+    own = {"EMBEDDER_URL": f"http://127.0.0.1:{embedder_port}/v1", "MEMORY_DEADLINE_MS": "10000", "CHAT_HISTORY_TURNS": "0"}
     with live_server(environment={**server_environment, **own}) as server:
         yield server
 

@@ -29,7 +29,7 @@ def connections_at_work():
 def test_500_streams_at_once(make_chat_agent, upstream, start_server):
     gate = Gate()
     upstream.script(Reply(echo=CHUNKS, gate=gate, gate_before_chunk=2))
-    agent = make_chat_agent(upstream, provider={"between_tokens_timeout_s": 60})
+    agent = make_chat_agent(upstream)
     server = start_server(DATABASE_POOL_SIZE="2")
     [worker] = server.workers
     messages = [f"message {number}" for number in range(STREAMS)]
@@ -38,11 +38,11 @@ def test_500_streams_at_once(make_chat_agent, upstream, start_server):
         streams = [RawStream(server.port, f"/api/chat/{agent.slug}", {"message": message}) for message in messages]
         for stream in streams:
             await stream.send()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await asyncio.gather(*(stream.read_until(b"event: delta") for stream in streams))
         held = [await asyncio.to_thread(connections_at_work) for _ in range(5)]
         gate.open()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             answers = await asyncio.gather(*(stream.read_all() for stream in streams))
         return held, answers
 
@@ -71,9 +71,9 @@ def test_other_requests_are_answered_while_streams_hold_on(make_chat_agent, upst
         streams = [RawStream(server.port, f"/api/chat/{slow.slug}", {"message": str(number)}) for number in range(64)]
         for stream in streams:
             await stream.send()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await asyncio.gather(*(stream.read_until(b"event: delta") for stream in streams))
-        async with server.async_client() as client, asyncio.timeout(5):
+        async with server.async_client() as client, asyncio.timeout(60):
             answers = await asyncio.gather(*(client.post(f"/api/chat/{quick.slug}", json={"message": "Hi"}) for _ in range(32)))
         gate.open()
         await asyncio.gather(*(stream.read_all() for stream in streams))

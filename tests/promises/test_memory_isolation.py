@@ -51,7 +51,7 @@ def stalling(live_db, settings):
         settings.OUTBOUND_ALLOWED_HOSTS = [*settings.OUTBOUND_ALLOWED_HOSTS, *hosts]
         settings.OPENAI_API_KEY = settings.EMBEDDER_URL = settings.EMBEDDING_API_KEY = ""
         settings.EMBEDDING_BASE_URL, settings.EMBEDDING_MODEL, settings.EMBEDDING_DIMENSIONS = quick.url, MODEL, DIMENSIONS
-        settings.MEMORY_DEADLINE_MS = 10_000
+        settings.MEMORY_DEADLINE_MS = 60_000
         yield stalling
 
 

@@ -30,7 +30,7 @@ def test_sigterm_lets_open_streams_finish(make_chat_agent, upstream, start_serve
     for events in asyncio.run(drive()):
         assert events[-1].name == "done", events[-1]
         assert events[-1].data["reply"] == "one two three"
-    eventually(lambda: not server.is_running, what="the server ended", timeout_s=10)
+    eventually(lambda: not server.is_running, what="the server ended", timeout_s=18)  # by itself: it would be killed after 25 s
     assert list(Turn.objects.filter(agent=agent.slug).values_list("state", flat=True)) == [TurnState.DONE] * 10
 
 
@@ -48,7 +48,7 @@ def test_a_killed_worker_leaves_the_persons_message_and_another_takes_over(make_
         killed.send_signal(signal.SIGKILL)
 
     asyncio.run(drive())
-    upstream.wait_for_disconnect(timeout_s=2)
+    upstream.wait_for_disconnect()
     with server.client() as client:
 
         def answer():
@@ -57,7 +57,7 @@ def test_a_killed_worker_leaves_the_persons_message_and_another_takes_over(make_
             except httpx2.TransportError:
                 return None
 
-        response = eventually(answer, what="a new worker answers", timeout_s=20)
+        response = eventually(answer, what="a new worker answers", timeout_s=90)
     assert response.json()["reply"] == "Back again"
     first, *_ = Turn.objects.filter(agent=agent.slug).order_by("seq")
     assert (first.message, first.state, first.seq) == ("Remember me", TurnState.RUNNING, 1)

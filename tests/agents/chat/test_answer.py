@@ -46,7 +46,7 @@ def take(question: Question, *, most: int = 1000) -> list[Any]:
                     break
         finally:
             await events.aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await run_burst(lambda: Turn.objects.filter(agent=question.agent, state="running").exists()):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             await _transport().aclose()
@@ -68,7 +68,7 @@ def test_closing_at_any_event_keeps_what_came_and_hangs_up(upstream: Upstream, m
     if most == 1:
         assert upstream.calls == []  # the model was not even asked
     else:
-        upstream.wait_for_disconnect(timeout_s=1)
+        upstream.wait_for_disconnect()
         assert turn.usage_estimated
         assert (turn.prompt_tokens or 0) > 0
 

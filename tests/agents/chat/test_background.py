@@ -248,14 +248,14 @@ def test_a_killed_worker_loses_no_summary_and_doubles_none(
     talk(server, summarising, session, turns=12)
     upstream.script(Reply("Never.", never_ends=True), Reply("The points so far."), model="small")
     killed = start_worker()
-    eventually(lambda: [call for call in upstream.calls if call.model == "small"], what="the worker asks the model", timeout_s=30)
+    eventually(lambda: [call for call in upstream.calls if call.model == "small"], what="the worker asks the model", timeout_s=90)
     killed.kill()
     killed.wait(10)
     conversation = conversation_of(summarising, session)
     assert (conversation.summary_due, conversation.summary) == (True, "")
     Conversation.objects.filter(pk=conversation.pk).update(summary_busy_until=timezone.now())  # the lease ends
     worker = start_worker()
-    eventually(lambda: conversation_of(summarising, session).summary, what="another worker summarises", timeout_s=30)
+    eventually(lambda: conversation_of(summarising, session).summary, what="another worker summarises", timeout_s=90)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(15) == 0
     assert [row.text for row in Summary.objects.filter(conversation=conversation)] == ["The points so far."]

@@ -115,10 +115,10 @@ def test_a_key_that_ended_is_as_unknown_as_any(make_chat_agent, upstream, callin
 
 def test_a_key_that_expires_while_it_is_in_use_ends_at_once(make_chat_agent, upstream, calling, chat):
     agent = make_chat_agent(upstream)
-    ends_at = timezone.now() + timedelta(seconds=1.5)
+    ends_at = timezone.now() + timedelta(seconds=6)
     client = calling(make_key(agent, expires_at=ends_at))
     assert chat(client, agent).status_code == 200
-    eventually(lambda: chat(client, agent).status_code == 401, what="the key has expired", timeout_s=5)
+    eventually(lambda: chat(client, agent).status_code == 401, what="the key has expired")
     assert timezone.now() >= ends_at
 
 
@@ -131,9 +131,9 @@ def test_when_a_key_was_used_is_written_soon_and_seldom(make_chat_agent, upstrea
     def used_at():
         return ApiKey.objects.get(pk=key.key.pk).last_used_at
 
-    eventually(used_at, what="its use is written", timeout_s=5)
+    eventually(used_at, what="its use is written")
     first = used_at()
-    assert abs(first - timezone.now()) < timedelta(seconds=10)
+    assert abs(first - timezone.now()) < timedelta(seconds=60)
     for _ in range(5):
         chat(client, agent)
     assert used_at() == first

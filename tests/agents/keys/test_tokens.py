@@ -71,15 +71,15 @@ def test_a_token_ends_with_its_key(make_chat_agent, upstream, calling, chat, pro
     client = calling(issue(key))
     assert chat(client, agent).status_code == 200
     revoke_key(key.key)
-    eventually(lambda: chat(client, agent).status_code == 401, what="the token is refused", timeout_s=5)
+    eventually(lambda: chat(client, agent).status_code == 401, what="the token is refused", timeout_s=15)
     problem(chat(client, agent), 401, "The API key or token is not valid")
 
 
 def test_a_token_ends_with_its_time(make_chat_agent, upstream, calling, chat, issue):
     agent = make_chat_agent(upstream)
-    client = calling(issue(make_key(agent), expires_in_s=2))
+    client = calling(issue(make_key(agent), expires_in_s=8))
     assert chat(client, agent).status_code == 200
-    eventually(lambda: chat(client, agent).status_code == 401, what="the token has expired", timeout_s=5)
+    eventually(lambda: chat(client, agent).status_code == 401, what="the token has expired")
 
 
 def test_a_token_says_until_when_and_no_longer_than_its_key(live_db, calling):
@@ -87,7 +87,7 @@ def test_a_token_says_until_when_and_no_longer_than_its_key(live_db, calling):
     key = make_key(all_agents=True, expires_at=key_ends_at)
     for asked_s, expected in ((60, timezone.now() + timedelta(seconds=60)), (3600, key_ends_at)):
         answer = calling(key).post("/api/tokens", json={"user": "ada", "expires_in_s": asked_s}).json()
-        assert abs(datetime.fromisoformat(answer["expires_at"]) - expected) < timedelta(seconds=3)
+        assert abs(datetime.fromisoformat(answer["expires_at"]) - expected) < timedelta(seconds=20)
         assert datetime.fromisoformat(answer["expires_at"]) <= key_ends_at
         assert read_token(answer["token"]).expires_at == datetime.fromisoformat(answer["expires_at"])
 

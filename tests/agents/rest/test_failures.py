@@ -9,9 +9,6 @@ from memory.models import Turn, TurnState
 from tests.upstream import Gate, RawBytes, Redirect, Refusal, Reply, Silence
 from tests.waiting import timely
 
-PATIENT = {"first_token_timeout_s": 60, "between_tokens_timeout_s": 60, "total_timeout_s": 120}
-"""No timeout of these is met by a machine that is only slow; tests shorten the one that they are about."""
-
 
 def turn_of(agent):
     return Turn.objects.get(agent=agent.slug)
@@ -66,7 +63,7 @@ def test_an_upstream_that_fails_is_a_502_that_says_nothing_internal(make_chat_ag
 )
 def test_an_upstream_that_says_nothing_is_a_504_and_is_hung_up_on(make_chat_agent, upstream, ask, problem, silence, stream):
     upstream.script(silence)
-    agent = make_chat_agent(upstream, provider={**PATIENT, "first_token_timeout_s": 0.5, "total_timeout_s": 2})
+    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 0.5, "total_timeout_s": 2})
     started = time.monotonic()
     response = ask(agent, stream=stream)
     assert time.monotonic() - started < 20
@@ -81,7 +78,7 @@ def test_an_upstream_that_says_nothing_is_a_504_and_is_hung_up_on(make_chat_agen
 
 def test_a_stream_that_falls_silent_is_ended_and_what_came_is_kept(make_chat_agent, upstream, ask_for_events):
     upstream.script(Reply("one two three", delay_between_s=300))
-    agent = make_chat_agent(upstream, provider={**PATIENT, "between_tokens_timeout_s": 0.5})
+    agent = make_chat_agent(upstream, provider={"between_tokens_timeout_s": 0.5})
     events = ask_for_events(agent)
     assert [event.name for event in events] == ["start", "delta", "error"]
     assert events[-1].data["status"] == 504
@@ -92,7 +89,7 @@ def test_a_stream_that_falls_silent_is_ended_and_what_came_is_kept(make_chat_age
 
 def test_a_stream_without_end_meets_the_total_timeout(make_chat_agent, upstream, ask_for_events):
     upstream.script(Reply("on ", never_ends=True, delay_between_s=0.05))
-    agent = make_chat_agent(upstream, provider={**PATIENT, "total_timeout_s": 2})
+    agent = make_chat_agent(upstream, provider={"total_timeout_s": 2})
     started = time.monotonic()
     events = ask_for_events(agent)
     assert 1.5 < time.monotonic() - started < 20
@@ -228,7 +225,7 @@ def test_a_failing_upstream_does_not_slow_its_neighbours(make_chat_agent, upstre
 
     gate, healthy = Gate(), open_upstream()
     upstream.script(Reply("At last", gate=gate))
-    silent, lively = make_chat_agent(upstream, provider=PATIENT), make_chat_agent(healthy)
+    silent, lively = make_chat_agent(upstream), make_chat_agent(healthy)
 
     def post():
         with httpx2.Client(base_url=server.url, trust_env=False) as client:

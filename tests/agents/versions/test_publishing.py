@@ -200,7 +200,7 @@ def at_once(count: int, act: Callable[[], Any]) -> list[Any]:
 
     def run() -> None:
         try:
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=60)
             outcomes.append(act())
         except Exception as error:
             outcomes.append(error)
@@ -211,7 +211,7 @@ def at_once(count: int, act: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     return outcomes
 
 

@@ -49,7 +49,7 @@ def test_stop_keeps_what_came_and_ends_the_call(open_chat: OpenChat, make_chat_a
 
     screen.stop.click()
 
-    upstream.wait_for_disconnect(timeout_s=3)
+    upstream.wait_for_disconnect()
     expect(screen.page.get_by_text("Stopped", exact=True)).to_be_visible()
     expect(screen.answer).to_have_text("Once upon")
     expect(screen.message).to_be_focused()

@@ -45,7 +45,7 @@ class Started:
     def output(self):
         return "".join(self.lines)
 
-    def wait_for_line(self, text, *, timeout_s=90.0):
+    def wait_for_line(self, text, *, timeout_s=180.0):
         def found():
             assert text in self.output or self.process.poll() is None, self.output
             return text in self.output
@@ -66,7 +66,7 @@ class Started:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return next(int(pid) for pid in children if "watchdog" in Path(f"/proc/{pid}/cmdline").read_text())
 
-    def end(self, number=signal.SIGTERM, *, timeout_s=30):
+    def end(self, number=signal.SIGTERM, *, timeout_s=60):
         """Send a signal to the supervisor alone; return its exit code."""
         self.process.send_signal(number)
         code = self.process.wait(timeout_s)

@@ -105,7 +105,7 @@ def project(tmp_path):
 
 def make(project, *arguments, **env):
     command = [sys.executable, "chatbot_site/local/bootstrap.py", *arguments]
-    return subprocess.run(command, cwd=project, env=clean_environment() | env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=project, env=clean_environment() | env, capture_output=True, text=True, timeout=300)
 
 
 def test_installs_once_and_again_when_a_lock_file_changes_or_an_installation_was_interrupted(project):

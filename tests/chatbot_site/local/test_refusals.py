@@ -113,7 +113,7 @@ def serve(database, *, data_dir):
     database.prepare(interrupts)
     program = database.program(log=data_dir / "postgresql.log")
     program.start()
-    assert interrupts.wait_for(program.ready, timeout_s=30)
+    assert interrupts.wait_for(program.ready, timeout_s=90)
     return program
 
 

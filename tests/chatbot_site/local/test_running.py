@@ -24,7 +24,7 @@ IPV6 = Path("/proc/net/if_inet6")
 
 
 def get(port, path, *, host="127.0.0.1"):
-    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection = http.client.HTTPConnection(host, port, timeout=120)
     connection.request("GET", path, headers={"Host": "localhost"})
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
@@ -32,7 +32,7 @@ def get(port, path, *, host="127.0.0.1"):
 
 def metrics(port):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             return answer.read().decode()
     except OSError:
         return ""
@@ -64,7 +64,7 @@ def test_first_run_second_run_and_recovery(start, data_dir):
 
     # metrics of both, without a token
     for metrics_port in (port, worker_port):
-        eventually(lambda of=metrics_port: "chatbot_database_up 1.0" in metrics(of), what=f"metrics on {metrics_port}", timeout_s=30)
+        eventually(lambda of=metrics_port: "chatbot_database_up 1.0" in metrics(of), what=f"metrics on {metrics_port}", timeout_s=90)
 
     # both addresses of localhost, and no other
     if IPV6.exists() and f"{1:032x}" in IPV6.read_text():
@@ -82,7 +82,7 @@ def test_first_run_second_run_and_recovery(start, data_dir):
         "-c",
         "from agents.models import Agent; print(Agent.objects.count(), 'agents')",
     ]
-    beside = subprocess.run(command, cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, timeout=60)
+    beside = subprocess.run(command, cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, timeout=120)
     assert "3 agents" in beside.stdout, beside.stderr
 
     # the supervisor alone is asked to stop
@@ -109,8 +109,8 @@ def test_first_run_second_run_and_recovery(start, data_dir):
     # the supervisor is killed: nothing goes on serving
     marks = second.marks()
     os.kill(second.process.pid, signal.SIGKILL)
-    eventually(lambda: is_closed(port), what="the port is closed", timeout_s=20)
-    eventually(lambda: not any(mark.is_alive() for mark in marks), what="everything is stopped", timeout_s=20)
+    eventually(lambda: is_closed(port), what="the port is closed", timeout_s=120)
+    eventually(lambda: not any(mark.is_alive() for mark in marks), what="everything is stopped", timeout_s=120)
     third = start(RUN, **provider)
     third.wait_for_line("Ctrl-C stops the server.")
     assert get(port, "/api/agents")[0] == 200
@@ -125,14 +125,14 @@ def test_the_demo_model_answers_over_the_openai_protocol(start, data_dir):
     server = demo_model.program(port, project=PROJECT_DIR, log=data_dir / "demo_model.log")
     server.start()
     try:
-        eventually(server.ready, what="the demo model is ready", timeout_s=60)
+        eventually(server.ready, what="the demo model is ready", timeout_s=120)
         question = {
             "model": DEMO_MODEL,
             "max_tokens": 16,
             "temperature": 0,
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
         }
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", "/v1/chat/completions", json.dumps(question), {"Content-Type": "application/json"})
         completion = json.load(connection.getresponse())
     finally:

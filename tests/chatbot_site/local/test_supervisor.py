@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 
 def connect(program):
-    return psycopg.connect(program.environment()["DATABASE_URL"], autocommit=True, connect_timeout=3)
+    return psycopg.connect(program.environment()["DATABASE_URL"], autocommit=True, connect_timeout=30)
 
 
 def test_data_survives_every_kind_of_death(start):
@@ -181,5 +181,5 @@ def test_a_stopped_process_has_no_identity():
     assert first is not None
     assert first == identity(process.pid)
     process.kill()
-    eventually(lambda: identity(process.pid) is None, what="a zombie counts as gone", timeout_s=10)
+    eventually(lambda: identity(process.pid) is None, what="a zombie counts as gone", timeout_s=30)
     process.wait()

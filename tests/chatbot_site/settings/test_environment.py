@@ -98,7 +98,7 @@ def test_the_generated_file_is_found_where_data_dir_says(tmp_path, monkeypatch):
 
 
 def django(command, **env):
-    return subprocess.run([sys.executable, "manage.py", *command], cwd=PROJECT_DIR, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "manage.py", *command], cwd=PROJECT_DIR, env=env, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"])

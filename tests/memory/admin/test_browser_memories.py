@@ -23,7 +23,7 @@ MEMORY = {"memory_enabled": True, "memory_limit": 5, "memory_budget_tokens": 300
 def remembering(start_server, embedder, live_db):
     """A server with an embedder that sends only the last turn along; it waits long, whoever else uses the machine."""
     forget_vectors()
-    return start_server(EMBEDDER_URL=embedder.base_url, CHAT_HISTORY_TURNS="1", MEMORY_DEADLINE_MS="5000")
+    return start_server(EMBEDDER_URL=embedder.base_url, CHAT_HISTORY_TURNS="1", MEMORY_DEADLINE_MS="10000")
 
 
 @pytest.fixture

@@ -31,11 +31,11 @@ def test_add_and_try_a_target_change_a_rule_and_read_an_incident(operator: Page,
         expect(page.get_by_text("127.0.0.1").first).to_be_visible()
         assert "s3cr3t" not in page.content()
         page.get_by_role("button", name="Send test").click()
-        expect(page.get_by_text("✓ It was taken. See that it arrived.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("✓ It was taken. See that it arrived.")).to_be_visible(timeout=90_000)
         assert "TEST: alerts arrive here." in str(slack.bodies)
         slack.answers = 404
         page.get_by_role("button", name="Send test").click()
-        expect(page.get_by_text("✗ It was not taken: it answered with the status 404.")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("✗ It was not taken: it answered with the status 404.")).to_be_visible(timeout=90_000)
 
     target = AlertTarget.objects.get(name=name)
     rule = AlertRule.objects.get(kind="latency")

@@ -52,10 +52,10 @@ def test_make_watch_and_raise_a_budget(operator: Page, server: LiveServer, make_
 
     def ask() -> int:
         headers = {"Authorization": f"Bearer {key.secret}"}
-        answer = server.client().post(f"/api/chat/{agent.slug}", json={"message": "Hello"}, headers=headers, timeout=20)
+        answer = server.client().post(f"/api/chat/{agent.slug}", json={"message": "Hello"}, headers=headers, timeout=60)
         return answer.status_code
 
-    eventually(lambda: ask() == 200, what="the price is known", timeout_s=15)
+    eventually(lambda: ask() == 200, what="the price is known")
     page.reload()
     budget = Budget.objects.get()
     spent = budget.periods.get().spent_usd

@@ -74,7 +74,7 @@ def test_examine_in_a_browser(page: Page, server: LiveServer, no_other_agents: N
     page.goto(server.url + PAGE)
     page.get_by_role("button", name="Examine now").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("[data-examine] output")).to_contain_text("Done.", timeout=40_000)
+    expect(page.locator("[data-examine] output")).to_contain_text("Done.", timeout=90_000)
     expect(page.get_by_role("button", name="Examine now")).to_be_focused()
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="database", exact=True))
     expect(row).to_contain_text("PostgreSQL")
@@ -84,7 +84,7 @@ def test_examine_in_a_browser(page: Page, server: LiveServer, no_other_agents: N
     page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Examine now").click()
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=f"model: test-model at {slug}"))
-    expect(row).to_contain_text("HTTP 401", timeout=40_000)
+    expect(row).to_contain_text("HTTP 401", timeout=90_000)
     expect(row).to_contain_text("To do: It refuses the key")
     assert Attempt.objects.filter(provider=slug, kind="evaluation", agent="", outcome="failed").count() == 1
     assert page.errors == []

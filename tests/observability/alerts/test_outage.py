@@ -160,12 +160,12 @@ def test_a_worker_tells_of_a_database_that_is_really_gone_and_back(webhook, serv
         environment = {**os.environ, **server_environment, "DATABASE_URL": behind, "ALERT_WEBHOOK_URL": f"{webhook.url}/hook"}
         worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, cwd=PROJECT_DIR)
         try:
-            eventually(lambda: gate.passed, what="the worker asks the database", timeout_s=60)
+            eventually(lambda: gate.passed, what="the worker asks the database", timeout_s=120)
             assert webhook.tried == 0
             gate.close()
-            eventually(lambda: webhook.bodies, what="the outage is told", timeout_s=60)
+            eventually(lambda: webhook.bodies, what="the outage is told", timeout_s=120)
             gate.open()
-            eventually(lambda: len(webhook.bodies) == 2, what="the end is told", timeout_s=60)
+            eventually(lambda: len(webhook.bodies) == 2, what="the end is told", timeout_s=120)
         finally:
             worker.terminate()
             worker.wait()

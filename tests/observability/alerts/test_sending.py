@@ -271,7 +271,7 @@ def test_without_a_target_the_log_is_told():
 
 def _wait_for(arrived):
     try:
-        eventually(arrived, what="the alerts arrive", timeout_s=60)
+        eventually(arrived, what="the alerts arrive", timeout_s=120)
     finally:
         connection.close()  # this thread's own
 

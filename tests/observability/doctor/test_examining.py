@@ -57,7 +57,7 @@ def test_what_hangs_ends_at_its_deadline_even_on_a_thread() -> None:
         found = asyncio.run(examine())
     finally:
         released.set()
-    assert time.monotonic() - began_at < 5
+    assert time.monotonic() - began_at < 20
     assert {(result.name, result.seen) for result in found} == {("silent", "no answer within 0.2 s"), ("endless", "no answer within 0.2 s")}
 
 
