@@ -14,7 +14,7 @@ from django.db import Error as DatabaseError
 from agents.chat.running import running_turns
 from chatbot_site.handler import ApiHandler, PageHandler, Receive, Send
 from chatbot_site.stamp import ForeignDatabase, refuse_foreign_database
-from memory.api import end_left_behind_turns, warn_unless_isolated
+from memory.api import close_lines, end_left_behind_turns, warn_unless_isolated
 from observability.api import keep_log_level, keep_measuring, run_burst
 from observability.outbound import close_transports
 
@@ -59,6 +59,7 @@ async def _live(receive: Receive, send: Send) -> None:
         task.cancel()
     await running_turns.stop()
     await close_transports()
+    close_lines()
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory.activity import Breakage, Day, Pace, breakages_today, paces_today, turns_by_day, turns_today
+from memory.activity import Breakage, Day, Hour, Pace, breakages_today, paces_by_hour, paces_today, turns_by_day, turns_today
 from memory.browsing import (
     MemoryCard,
     MemoryPage,
@@ -19,6 +19,7 @@ from memory.choosing import LeftOut
 from memory.curating import MemoryIsHistory, MemoryNotFound, add, correct, forget, pin
 from memory.elsewhere import SubjectErased, register_eraser, unregister_eraser
 from memory.embedders.costs import Payer
+from memory.embedders.line import close_lines
 from memory.erasing import erase, erase_user
 from memory.exporting import export_user
 from memory.facts.reading import FactReader, keep_reading_facts
@@ -31,7 +32,7 @@ from memory.naming import Known, PersonName, describe_people_by, find_person, na
 from memory.people import UserNotFound, find_subject, known_subject, names_of_users, owner_of_memory, people_numbered, subject_for
 from memory.ranking import Ranked
 from memory.reasons import Reason, draw_reasons
-from memory.recall import Outcome, Recalled, Room, Wish, recall
+from memory.recall import recall
 from memory.receipts import ErasureNotFound, Receipt, read_receipt
 from memory.recollections import RecalledPassage
 from memory.sources import Whose
@@ -50,6 +51,7 @@ from memory.turns import (
 from memory.upkeep.policy import Policy
 from memory.upkeep.run import AlreadyRunning, Counts, run_upkeep
 from memory.upkeep.schedule import keep_tidy
+from memory.wishes import Outcome, Recalled, Room, Wish
 from memory.worker import keep_remembering
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "ErasureNotFound",
     "FactReader",
     "FinishedTurn",
+    "Hour",
     "Knowledge",
     "Known",
     "LeftOut",
@@ -97,6 +100,7 @@ __all__ = [
     "add",
     "agent_owner",
     "breakages_today",
+    "close_lines",
     "correct",
     "describe_people_by",
     "draw_reasons",
@@ -127,6 +131,7 @@ __all__ = [
     "owner_for",
     "owner_of_memory",
     "owners_of_subject",
+    "paces_by_hour",
     "paces_today",
     "people_numbered",
     "person_owner",

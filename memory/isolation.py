@@ -15,6 +15,8 @@ from typing import Final
 
 from django.db import connection, transaction
 
+from observability.api import Statement, run_together
+
 ROLE: Final = "chatbot_app"
 # One round trip; both last until the transaction ends, so a pooled connection never carries them into the next.
 _ACT: Final = "SELECT set_config('app.owners', %s, true), set_config('role', %s, true)"
@@ -47,13 +49,16 @@ def act_for(owner_ids: Collection[int], *, timeout_ms: int | None = None) -> Non
     A statement that takes longer than `timeout_ms` is ended. Must be called inside a transaction: outside of one it would last no
     longer than itself, and everything be hidden.
     """
+    run_together(acting(owner_ids, timeout_ms=timeout_ms))
+
+
+def acting(owner_ids: Collection[int], *, timeout_ms: int | None = None) -> Statement:
+    """Return the statement of `act_for`, for who has others to send along with it."""
     role = ROLE if _standing(connection.alias).may_take_role else "none"
-    with connection.cursor() as cursor:
-        owners = "{" + ",".join(str(int(id)) for id in owner_ids) + "}"
-        if timeout_ms is None:
-            cursor.execute(_ACT, [owners, role])
-        else:
-            cursor.execute(_ACT + _AND_END, [owners, role, str(timeout_ms)])
+    owners = "{" + ",".join(str(int(id)) for id in owner_ids) + "}"
+    if timeout_ms is None:
+        return _ACT, [owners, role]
+    return _ACT + _AND_END, [owners, role, str(timeout_ms)]
 
 
 def stop_acting() -> None:

@@ -6,14 +6,13 @@ Recall never keeps a chat from answering: whatever fails or takes too long in he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
-from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -21,85 +20,39 @@ from django.conf import settings
 from django.db import OperationalError
 from psycopg.errors import QueryCanceled
 
-from memory.choosing import LeftOut, choose
+from memory.choosing import Choice, choose
+from memory.embedders.client import embed
 from memory.embedders.configured import EmbeddingModel, usable_models
 from memory.embedders.costs import Payer, Terms, charged_to, give_back, promise, terms_of
-from memory.head_start import HeadStart, embed_question, head_start
+from memory.embedders.line import line_to
 from memory.isolation import act_for, stop_acting
 from memory.question import QUESTION_CHARS, Asked, read_question
 from memory.ranking import Ranked, rank
-from memory.sources import Sources, Whose, find_sources
+from memory.sources import Sources, find_sources
+from memory.wishes import Outcome, Recalled, Room, Wish
 from memory.words import is_filler
 from observability.api import NewAttempt, Refusal, count_recall, run_burst
 from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 # A greeting or thanks needs no memory; "Who am I?" has no more telling words than they have, but asks.
 _ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNORECASE)
 # How many of the best passages are weighed against each other for the token budget.
 POOL: Final = 60
 
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a prompt has left for memories: how many tokens, and the turns that it holds anyway, which are not recalled."""
-
-    tokens: int
-    sent: frozenset[UUID] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What may be recalled for a question, and how much. A chat turn and whoever tries what it would recall wish alike.
-
-    Attributes:
-        whose: the person, agent and collections: of a conversation, or (to try it) of a person without one.
-        limit: how many passages at most.
-        threshold: the least score of a passage that is recalled.
-        room: the prompt's room for them, in tokens counted by `tokens_of`; a function is only called once there is anything to recall.
-        in_view: the turns that `room` may turn out to hold anyway.
-        key: the API key that pays for embedding the question; "" without one.
-    """
-
-    question: str
-    whose: Whose
-    limit: int
-    threshold: float = 0.0
-    room: Room | Callable[[], Awaitable[Room]]
-    in_view: Sequence[UUID] = ()
-    tokens_of: Callable[[Ranked], int]
-    key: str = ""
-
-
-class Outcome(StrEnum):
-    """How a recall ended."""
-
-    OK = "ok"
-    EMPTY = "empty"
-    SLOW = "slow"
-    FAILED = "failed"
+# How many questions this process recalls for at this moment.
+_under_way = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
-    """What was recalled.
+class _Found:
+    """What there is to recall from, and how the question is read by it. `promised`: the call that embeds it, where it is paid for."""
 
-    Attributes:
-        passages: those to show, the best first.
-        left_out: those that were considered too, the best first, each with the reason against it.
-        outcome: ok with passages and empty without; slow and failed recall brings none.
-        failure: why recall failed, "" where nothing went wrong.
-        took_ms: how long it took.
-    """
-
-    passages: tuple[Ranked, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-    outcome: Outcome = Outcome.EMPTY
-    failure: str = ""
-    took_ms: float = field(default=0.0, compare=False)
+    sources: Sources
+    room: Room
+    asked: Asked
+    promised: NewAttempt | Refusal | None = None
 
 
 async def recall(wish: Wish) -> Recalled:
@@ -107,18 +60,16 @@ async def recall(wish: Wish) -> Recalled:
     if wish.limit < 1 or (is_filler(wish.question) and not _ASKS.search(wish.question)):
         return Recalled()
     started = time.perf_counter()
-    passages: tuple[Ranked, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-    failure = ""
+    choice, failure = Choice(), ""
     try:
         async with asyncio.timeout(settings.MEMORY_DEADLINE_MS / 1000):
-            passages, left_out = await _recall(wish)
-        outcome = Outcome.OK if passages else Outcome.EMPTY
+            choice = await _recall(wish)
+        outcome = Outcome.OK if choice.passages else Outcome.EMPTY
     except (TimeoutError, TooSlow):
         outcome, failure = Outcome.SLOW, f"not done within {settings.MEMORY_DEADLINE_MS} ms"
     except Exception as error:
         outcome, failure = Outcome.FAILED, in_words(error)
-    recalled = Recalled(passages, left_out, outcome, failure, took_ms=1000 * (time.perf_counter() - started))
+    recalled = Recalled(choice.passages, choice.left_out, outcome, failure, took_ms=1000 * (time.perf_counter() - started))
     _tell(recalled, agent=wish.whose.agent)
     return recalled
 
@@ -133,42 +84,82 @@ def _tell(recalled: Recalled, *, agent: str) -> None:
         log.info("memory recalled", passages=len(recalled.passages), **fields)
 
 
-async def _recall(wish: Wish) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
+async def _recall(wish: Wish) -> Choice:
     models = usable_models()
     if not models:
-        return (), ()
-    with head_start(wish.question, models) as ahead:
-        return await _recall_with(models, wish, ahead)
+        return Choice()
+    with _being_under_way():
+        if _under_way == 1 and all(model.is_builtin for model in models):
+            return await run_burst(_recall_at_once, wish, models)
+        return await _recall_in_steps(wish, models)
 
 
-async def _recall_with(
-    models: Sequence[EmbeddingModel], wish: Wish, ahead: HeadStart | None
-) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
+@contextlib.contextmanager
+def _being_under_way() -> Iterator[None]:
+    global _under_way
+    _under_way += 1
+    try:
+        yield
+    finally:
+        _under_way -= 1
+
+
+def _recall_at_once(wish: Wish, models: Sequence[EmbeddingModel]) -> Choice:
+    """Recall in one visit to the database, which finds the sources while the built-in embedder is at work already.
+
+    That is quickest for a question that is alone. Of many at once, each would keep a connection for as long as the embedder has
+    others to serve; and what costs money is not embedded before it is known that there is something to recall.
+    """
+    timeout_ms, question = settings.MEMORY_DEADLINE_MS, wish.question[:QUESTION_CHARS]
+    with line_to(models[0], timeout_s=timeout_ms / 1000) as line, _in_time():
+        line.ask(question)
+        found = _find(wish, models=models, terms=None, timeout_ms=timeout_ms)
+        if found is None:
+            return Choice()
+        if found.asked.to_embed != question:  # names in it turned out to mean somebody
+            line.ask(found.asked.to_embed)
+        ranked = _ranked(found.asked, sources=found.sources, embedding=line.answer(), not_turns=tuple(found.room.sent))
+        return _chosen(ranked, wish=wish, room=found.room)
+
+
+async def _recall_in_steps(wish: Wish, models: Sequence[EmbeddingModel]) -> Choice:
+    """Recall without holding a connection while the question is embedded."""
     finding = asyncio.ensure_future(run_burst(_find, wish, models=models, terms=await terms_of(models)))
     try:
-        sources, promised = await asyncio.shield(finding)
+        found = await asyncio.shield(finding)
     except asyncio.CancelledError:
         finding.add_done_callback(_give_back_found)
         raise
+    if found is None:
+        return Choice()
+    with charged_to(_payer_of(wish), promised=found.promised, waits=False):
+        embedding = await _embedding_of(found.asked, model=found.sources.model)
+    return await run_burst(_rank_and_choose, wish, found, embedding)
+
+
+def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None, timeout_ms: int | None = None) -> _Found | None:
+    """Return what may be recalled from; None where there is nothing that the prompt does not hold anyway, or no room for it.
+
+    A vendor's call to embed the question is written down by the same visit.
+    """
+    sources = find_sources(wish.whose, models=models, in_view=wish.in_view, timeout_ms=timeout_ms)
     if sources is None:
-        return (), ()
-    with charged_to(_payer_of(wish), promised=promised, waits=False):
-        return await _recall_from(sources, wish, ahead)
-
-
-def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None) -> tuple[Sources | None, NewAttempt | Refusal | None]:
-    """Return what may be recalled from. A vendor's call to embed the question is written down by the same visit."""
-    sources = find_sources(wish.whose, models=models, in_view=wish.in_view)
-    if sources is None or terms is None or sources.model.is_builtin or all(source.is_all_in_view for source in sources.owners):
-        return sources, None
+        return None
+    is_all_in_view = all(source.is_all_in_view for source in sources.owners)
+    room = wish.room if isinstance(wish.room, Room) else wish.room()
+    if room.tokens < 1 or (is_all_in_view and room.sent.issuperset(wish.in_view)):
+        return None
+    asked = read_question(wish.question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
+    if terms is None or sources.model.is_builtin:
+        return _Found(sources, room, asked)
     stop_acting()
-    return sources, promise(wish.question[:QUESTION_CHARS], model=sources.model, payer=_payer_of(wish), terms=terms)
+    return _Found(sources, room, asked, promise(asked.to_embed, model=sources.model, payer=_payer_of(wish), terms=terms))
 
 
-def _give_back_found(finding: asyncio.Future[tuple[Sources | None, NewAttempt | Refusal | None]]) -> None:
+def _give_back_found(finding: asyncio.Future[_Found | None]) -> None:
     """Nobody waits for the question's vector any more."""
-    if not finding.cancelled() and finding.exception() is None:
-        give_back(finding.result()[1])
+    if not finding.cancelled() and finding.exception() is None and (found := finding.result()):
+        give_back(found.promised)
 
 
 def _payer_of(wish: Wish) -> Payer:
@@ -176,21 +167,21 @@ def _payer_of(wish: Wish) -> Payer:
     return Payer(agent=whose.agent, key=wish.key, conversation_id=whose.conversation_id or 0, subject_id=whose.subject_id or 0)
 
 
-async def _recall_from(sources: Sources, wish: Wish, ahead: HeadStart | None) -> tuple[tuple[Ranked, ...], tuple[LeftOut, ...]]:
-    room = wish.room if isinstance(wish.room, Room) else await wish.room()
-    everything_sent = room.sent.issuperset(wish.in_view) and all(source.is_all_in_view for source in sources.owners)
-    if room.tokens < 1 or everything_sent:
-        return (), ()
-    choose_from = partial(
-        choose,
-        question=wish.question,
-        limit=wish.limit,
-        budget_tokens=room.tokens,
-        tokens_of=wish.tokens_of,
-        threshold=wish.threshold,
+async def _embedding_of(asked: Asked, *, model: EmbeddingModel) -> Sequence[float]:
+    """The built-in embedder is about as quick as the cache, and asking both takes longer than either."""
+    [embedding] = await embed([asked.to_embed], model=model, cache_s=0 if model.is_builtin else None)
+    return embedding
+
+
+def _rank_and_choose(wish: Wish, found: _Found, embedding: Sequence[float]) -> Choice:
+    ranked = _rank_in_time(found.asked, sources=found.sources, embedding=embedding, not_turns=tuple(found.room.sent))
+    return _chosen(ranked, wish=wish, room=found.room)
+
+
+def _chosen(ranked: Sequence[Ranked], *, wish: Wish, room: Room) -> Choice:
+    return choose(
+        ranked, question=wish.question, limit=wish.limit, budget_tokens=room.tokens, tokens_of=wish.tokens_of, threshold=wish.threshold
     )
-    choice = await _with_ranked(choose_from, wish.question, sources=sources, not_turns=tuple(room.sent), ahead=ahead)
-    return choice.passages, choice.left_out
 
 
 async def rank_passages(question: str, *, sources: Sources, most: int = POOL) -> list[Ranked]:
@@ -201,59 +192,58 @@ async def rank_passages(question: str, *, sources: Sources, most: int = POOL) ->
         TooSlow: the database took longer than MEMORY_DEADLINE_MS.
         django.db.Error: it did not answer.
     """
-    return await _with_ranked(list, question, sources=sources, most=most)
-
-
-async def _with_ranked(
-    then: Callable[[list[Ranked]], T],
-    question: str,
-    *,
-    sources: Sources,
-    not_turns: Sequence[UUID] = (),
-    most: int = POOL,
-    ahead: HeadStart | None = None,
-) -> T:
-    """Return what `then` makes of the passages that score highest, in the thread that fetched them: another one would have to wake up.
-
-    No connection is held while the question is embedded.
-    """
     asked = read_question(question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
-    if ahead is None:
-        [embedding] = await embed_question(asked.to_embed, model=sources.model)
-    else:
-        embedding = await ahead.embedding(asked.to_embed, model=sources.model)
-    return await run_burst(lambda: then(_rank_in_time(asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)))
+    embedding = await _embedding_of(asked, model=sources.model)
+    return await run_burst(_rank_in_time, asked, sources=sources, embedding=embedding, most=most)
 
 
 class TooSlow(Exception):
     """The database ended recall's statement at the deadline."""
 
 
-def _rank_in_time(asked: Asked, *, sources: Sources, embedding: Sequence[float], not_turns: Sequence[UUID], most: int) -> list[Ranked]:
-    """Rank what each owner has, and merge it by score, which means the same everywhere.
-
-    Ended by the database at the deadline: nobody waits for the result by then, but others wait for the thread.
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Where the database ends a statement at the deadline, that is no error of the connection, which would be closed, and it tried again.
 
     Raises:
-        TooSlow: it was; no error of the connection, which would be closed and the statement tried again.
+        TooSlow: it did.
     """
-    act_for([source.owner_id for source in sources.owners], timeout_ms=settings.MEMORY_DEADLINE_MS)
     try:
-        ranked = [
-            passage
-            for source in sources.owners
-            for passage in rank(
-                asked,
-                embedding=embedding,
-                space_id=sources.space_id,
-                owner_id=source.owner_id,
-                session=source.session,
-                not_turns=not_turns,
-                most=most,
-            )
-        ]
+        yield
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise TooSlow(f"the statement took longer than {settings.MEMORY_DEADLINE_MS} ms") from error
         raise
+
+
+def _rank_in_time(
+    asked: Asked, *, sources: Sources, embedding: Sequence[float], not_turns: Sequence[UUID] = (), most: int = POOL
+) -> list[Ranked]:
+    """Do as `_ranked` does, ended by the database at the deadline: nobody waits for the result by then, but others for the thread.
+
+    Raises:
+        TooSlow: it was.
+    """
+    with _in_time():
+        act_for([source.owner_id for source in sources.owners], timeout_ms=settings.MEMORY_DEADLINE_MS)
+        return _ranked(asked, sources=sources, embedding=embedding, not_turns=not_turns, most=most)
+
+
+def _ranked(
+    asked: Asked, *, sources: Sources, embedding: Sequence[float], not_turns: Sequence[UUID] = (), most: int = POOL
+) -> list[Ranked]:
+    """Rank what each owner has, and merge it by score, which means the same everywhere."""
+    ranked = [
+        passage
+        for source in sources.owners
+        for passage in rank(
+            asked,
+            embedding=embedding,
+            space_id=sources.space_id,
+            owner_id=source.owner_id,
+            session=source.session,
+            not_turns=not_turns,
+            most=most,
+        )
+    ]
     return sorted(ranked, key=lambda passage: -passage.score)[:most]

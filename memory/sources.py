@@ -10,9 +10,10 @@ from uuid import UUID
 from django.db import connection
 
 from memory.embedders.client import EmbeddingModel
-from memory.isolation import act_for
+from memory.isolation import acting
 from memory.models import OwnerKind
 from memory.question import Voices
+from observability.api import run_together
 
 # Functions of the database (migration 0010). One row for each owner, whatever it has; none where no vectors are in use yet.
 _OWNERS: Final = """
@@ -21,7 +22,7 @@ _OWNERS: Final = """
 """
 # Which of them have any, and which have more than what was said in the turns that the prompt may hold anyway.
 _WITH_MEMORIES: Final = """
-    SELECT owner_id, has_more FROM memory_holders(%(owners)s::bigint[], %(sessions)s::bigint[], %(in_view)s::uuid[])
+    SELECT owner_id, has_more FROM memory_holders(%s::bigint[], %s::bigint[], %s::uuid[])
 """
 
 
@@ -63,11 +64,16 @@ class Sources:
     space_id: int
 
 
-def find_sources(whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Sequence[UUID] = ()) -> Sources | None:
+def find_sources(
+    whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Sequence[UUID] = (), timeout_ms: int | None = None
+) -> Sources | None:
     """Return what may be recalled from; None where there is nothing, or nothing that one of `models` embedded.
+
+    To the end of the transaction, the memories of these owners are then what can be seen.
 
     Args:
         in_view: turns that the prompt may hold anyway.
+        timeout_ms: how long each statement of the transaction may take from here on.
     """
     parameters = {
         "agent": whose.agent,
@@ -78,14 +84,16 @@ def find_sources(whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Seq
     with connection.cursor() as cursor:
         cursor.execute(_OWNERS, parameters)
         rows = cursor.fetchall()
-        model = next((model for model in models if rows and model.makes(rows[0][1], dimensions=rows[0][2])), None)
-        if model is None:
-            return None
-        session = (whose.conversation_id or 0) if whose.session_only else None
-        sessions = {id: session if kind == OwnerKind.PERSON else None for _, _, _, id, kind, _, _ in rows}
-        act_for(list(sessions))
-        cursor.execute(_WITH_MEMORIES, {"owners": list(sessions), "sessions": list(sessions.values()), "in_view": list(in_view)})
-        owners = tuple(Source(owner_id=id, session=sessions[id], is_all_in_view=not has_more) for id, has_more in cursor.fetchall())
+    model = next((model for model in models if rows and model.makes(rows[0][1], dimensions=rows[0][2])), None)
+    if model is None:
+        return None
+    session = (whose.conversation_id or 0) if whose.session_only else None
+    sessions = {id: session if kind == OwnerKind.PERSON else None for _, _, _, id, kind, _, _ in rows}
+    _, found = run_together(
+        acting(list(sessions), timeout_ms=timeout_ms),
+        (_WITH_MEMORIES, [list(sessions), list(sessions.values()), list(in_view)]),
+    )
+    owners = tuple(Source(owner_id=id, session=sessions[id], is_all_in_view=not has_more) for id, has_more in found)
     if not owners:
         return None
     names = {name: speaker for *_, user, agent in rows for name, speaker in ((user, "user"), (agent, "agent")) if name}

@@ -25,8 +25,10 @@ from observability.counting import (
     open_stream,
     show_breaker,
 )
+from observability.dearest import dearest_conversations, dearest_people
 from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
 from observability.doctor.examining import Result, examine, worst_of
+from observability.doctor.glance import look_at_alert_targets, look_at_breakers, look_at_readiness
 from observability.doctor.work import look_at_work
 from observability.health import HealthCheck, Unhealthy, register_health_check
 from observability.jobs import note_job_failure
@@ -54,7 +56,7 @@ from observability.scraping import keep_measuring
 from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
-from observability.statements import run_together
+from observability.statements import Statement, run_together
 from observability.succession import hand_on_limits
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
@@ -64,7 +66,7 @@ from observability.tokens import (
     count_tokens_of_prompt,
     most_tokens,
 )
-from observability.usage import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
+from observability.usage import UsageLine, Wanted, forecast_usd, list_failures, report_usage
 from observability.worker_metrics import keep_serving_metrics
 
 __all__ = [
@@ -97,6 +99,7 @@ __all__ = [
     "Script",
     "SettledAttempt",
     "Standing",
+    "Statement",
     "Unhealthy",
     "Unreadable",
     "UsageLine",
@@ -151,6 +154,9 @@ __all__ = [
     "limits",
     "list_failures",
     "list_sparing",
+    "look_at_alert_targets",
+    "look_at_breakers",
+    "look_at_readiness",
     "look_at_work",
     "look_up",
     "measured_calibration",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -65,7 +65,7 @@ def _whose(answering: Answering, *, conversation_id: int | None = None, subject_
     )
 
 
-def _wish(answering: Answering, *, message: str, whose: Whose, room: Callable[[], Awaitable[Room]], in_view: Collection[UUID] = ()) -> Wish:
+def _wish(answering: Answering, *, message: str, whose: Whose, room: Callable[[], Room], in_view: Collection[UUID] = ()) -> Wish:
     return Wish(
         question=message,
         whose=whose,
@@ -77,9 +77,9 @@ def _wish(answering: Answering, *, message: str, whose: Whose, room: Callable[[]
     )
 
 
-def _room(answering: Answering, message: str, opened: OpenedTurn) -> Callable[[], Awaitable[Room]]:
-    async def room() -> Room:
-        budget = await memory_budget(answering, message=message, recent=opened.recent, summary=opened.summary)
+def _room(answering: Answering, message: str, opened: OpenedTurn) -> Callable[[], Room]:
+    def room() -> Room:
+        budget = memory_budget(answering, message=message, recent=opened.recent, summary=opened.summary)
         return Room(budget.tokens, frozenset(turn.id for turn in budget.sent if turn.id))
 
     return room

@@ -127,12 +127,11 @@ class MemoryBudget:
     sent: Sequence[PastTurn]
 
 
-async def memory_budget(answering: Answering, *, message: str, recent: Sequence[PastTurn], summary: str = "") -> MemoryBudget:
-    """Return what the version grants to memories, as far as what is always sent leaves room in the prompt budget."""
-    return await asyncio.to_thread(_memory_budget, answering, message, recent, summary)
+def memory_budget(answering: Answering, *, message: str, recent: Sequence[PastTurn], summary: str = "") -> MemoryBudget:
+    """Return what the version grants to memories, as far as what is always sent leaves room in the prompt budget.
 
-
-def _memory_budget(answering: Answering, message: str, recent: Sequence[PastTurn], summary: str) -> MemoryBudget:
+    Counts tokens, which takes as long as there are many.
+    """
     model = model_of(answering)
     left = _left_for_turns(answering, _always_sent(answering, message, summary))
     granted = min(answering.memory_budget_tokens, left)

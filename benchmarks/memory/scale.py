@@ -13,8 +13,9 @@ from django.db import connection
 
 from memory.embedders.client import EmbeddingModel, embed, embedding_model
 from memory.ranking import Ranked
-from memory.recall import Outcome, Room, Wish, recall
+from memory.recall import recall
 from memory.sources import Whose
+from memory.wishes import Outcome, Room, Wish
 from observability.api import count_tokens
 
 from .filling import AGENT, Memory, Person

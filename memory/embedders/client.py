@@ -1,4 +1,4 @@
-"""Embeddings over the OpenAI wire: the one client, for the built-in embedder and for any vendor."""
+"""Embeddings over the OpenAI wire: the client for any vendor, and for the built-in embedder wherever nobody waits alone (`line`)."""
 
 from __future__ import annotations
 
@@ -70,12 +70,21 @@ async def _make(texts: Sequence[str], *, model: EmbeddingModel, cache_s: int) ->
 
 
 async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
-    body: dict[str, Any] = {"model": model.name, "input": list(texts), "encoding_format": "base64"}
+    body = request_for(texts, model=model)
     if model.dimensions is not None and not model.is_builtin:
         body["dimensions"] = model.dimensions
     status, answer = await _post(body, model)
     if status in _FINAL_STATUSES and b"encoding_format" in answer:  # some servers know lists of numbers only
         status, answer = await _post({name: value for name, value in body.items() if name != "encoding_format"}, model)
+    return read_vectors(status, answer, texts, model=model)
+
+
+def read_vectors(status: int, answer: bytes, texts: Sequence[str], *, model: EmbeddingModel) -> list[Vector]:
+    """Return the vectors, of length 1, of the answer to a request for those of `texts`.
+
+    Raises:
+        EmbeddingFailed: it holds none, or others than were asked for.
+    """
     if status != httpx2.codes.OK:
         said = answer.decode(errors="replace").replace(model.api_key or _NO_KEY, "(the key)")[:_MOST_REASON_CHARS]
         raise EmbeddingFailed(f"HTTP {status}: {without(said, texts)}", is_final=status in _FINAL_STATUSES)
@@ -87,6 +96,11 @@ async def _request(texts: Sequence[str], model: EmbeddingModel) -> list[Vector]:
     except (msgspec.DecodeError, ValueError, LookupError, struct.error) as error:
         raise EmbeddingFailed(f"the answer does not hold {len(texts)} vectors: {in_words(error)}") from error
     return [_checked(vector, model) for vector in vectors]
+
+
+def request_for(texts: Sequence[str], *, model: EmbeddingModel) -> dict[str, Any]:
+    """Return what asks for the vectors of `texts`."""
+    return {"model": model.name, "input": list(texts), "encoding_format": "base64"}
 
 
 async def _post(body: dict[str, Any], model: EmbeddingModel) -> tuple[int, bytes]:

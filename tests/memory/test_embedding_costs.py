@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from memory import recall as recalling
 from memory.browsing import agent_owner
 from memory.curating import add
-from memory.embedders import costs
+from memory.embedders import cache, costs
 from memory.embedders.client import EmbeddingFailed, embed, embedding_model
 from memory.embedders.configured import PROVIDER, list_models_in_use
 from memory.embedders.costs import Payer, charged_to, finish_settling
@@ -36,8 +36,9 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_waits(live_db, settings):
+def _nothing_waits(live_db, settings, monkeypatch):
     settings.MEMORY_DEADLINE_MS = 60_000
+    monkeypatch.setattr(cache, "DEADLINE_S", 30.0)
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
     Sentence.objects.all().delete()
     EmbeddingSpace.objects.all().delete()
@@ -173,9 +174,9 @@ def test_a_vendor_out_of_reach_costs_nothing(server, price):
 
 
 def test_a_call_that_nobody_waited_for_is_estimated_and_not_free(server, price):
-    server.delay_s = 1.0
+    server.delay_s = 60
     with pytest.raises(EmbeddingFailed, match="no answer within"):
-        run(embed(["one two three"], model=embedding_model(), timeout_s=0.3))
+        run(embed(["one two three"], model=embedding_model(), timeout_s=2))
     [call] = calls_of(server)
     assert (call.outcome, call.is_estimated, call.prompt_tokens) == ("cancelled", True, 3)
 
@@ -199,7 +200,8 @@ def test_what_is_in_the_cache_is_no_call(server, settings):
 
     async def twice():
         await embed(["one"], model=embedding_model())
-        await asyncio.sleep(0.2)  # it is kept in the background
+        while not await cache.fetch(["one"], model=embedding_model()):  # noqa: ASYNC110 - it is kept in the background
+            await asyncio.sleep(0.02)
         await embed(["one"], model=embedding_model())
 
     run(twice())
@@ -248,17 +250,24 @@ def test_a_question_from_the_cache_is_settled_as_nothing(server, price, finish, 
 
 def test_a_recall_that_is_too_slow_gives_back_what_it_promised(server, price, finish, settings, monkeypatch):
     turn = remember(finish, "My dog is called Biscuit.", "I live in Lisbon.")
-    find = recalling._find
+    find, before = recalling._find, len(calls_of(server))
 
     def find_slowly(*given, **named):
         found = find(*given, **named)
         time.sleep(0.5)
         return found
 
+    def is_settled():
+        try:
+            return any(call.outcome != "running" for call in calls_of(server)[before:])
+        finally:
+            connection.close()
+
     async def ask_and_wait():
         whose = Whose(agent=turn.agent, conversation_id=turn.conversation_id)
         recalled = await recall(Wish(question="What is my dog called?", whose=whose, limit=5, room=Room(200), tokens_of=lambda _: 1))
-        await asyncio.sleep(1)
+        while not await asyncio.to_thread(is_settled):  # noqa: ASYNC110 - in the background
+            await asyncio.sleep(0.02)
         return recalled
 
     monkeypatch.setattr(recalling, "_find", find_slowly)

@@ -21,9 +21,10 @@ from memory.isolation import act_for
 from memory.models import EmbeddingSpace, MemoryOwner, OwnerKind, Passage, Turn
 from memory.question import Voices, read_question
 from memory.ranking import Ranked, rank
-from memory.recall import Outcome, Room, TooSlow, Wish, _rank_in_time, recall
+from memory.recall import TooSlow, _rank_in_time, recall
 from memory.sources import Source, Sources, Whose, find_sources
 from memory.weights import WEIGHTS
+from memory.wishes import Outcome, Room, Wish
 from memory.writing import remember_due_turns
 from observability.api import run_burst
 from observability.outbound import close_transports
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("live_db")
 
 @pytest.fixture(autouse=True)
 def _own_space(live_db, settings):
-    settings.MEMORY_DEADLINE_MS = 5000  # what is recalled must not depend on who else uses the machine
+    settings.MEMORY_DEADLINE_MS = 60_000  # what is recalled must not depend on who else uses the machine
     Turn.objects.filter(remember=True, remembered_at=None).update(remembered_at=datetime.now(UTC))
     forget_vectors()
     MemoryOwner.objects.filter(agent="companion").exclude(kind=OwnerKind.PERSON).delete()  # what another test told everybody
@@ -392,12 +393,12 @@ def test_a_slow_embedder_is_not_waited_for(embedder, finish, settings, hanging_e
     turn = say_a_few_things(finish)
     remember(embedder)
     settings.EMBEDDER_URL, asked = hanging_embedder
-    settings.OUTBOUND_ALLOWED_HOSTS, settings.MEMORY_DEADLINE_MS = ["127.0.0.1"], 200
+    settings.OUTBOUND_ALLOWED_HOSTS, settings.MEMORY_DEADLINE_MS = ["127.0.0.1"], 2000
     started = time.monotonic()
     with capture_logs() as logs:
         recalled = ask("What is my dog called?", turn)
-    assert 0.15 < time.monotonic() - started < 1.5
-    assert (recalled.passages, recalled.failure, len(asked)) == ((), "not done within 200 ms", 1)
+    assert 1.5 < time.monotonic() - started < 15
+    assert (recalled.passages, recalled.failure, len(asked)) == ((), "not done within 2000 ms", 1)
     assert [(line["event"], line["log_level"]) for line in logs] == [("memory recall failed", "warning")]
 
 
@@ -426,7 +427,7 @@ def test_a_statement_that_takes_too_long_is_ended_and_not_tried_again(settings, 
     started = time.monotonic()
     with pytest.raises(TooSlow, match="200 ms"):
         run(run_burst(_rank_in_time, None, sources=sources, embedding=[1.0], not_turns=[], most=1))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert tried == [1]
 
 

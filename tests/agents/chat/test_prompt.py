@@ -151,7 +151,7 @@ def test_memories_and_history_share_the_budget(
     except MessageOverBudget:
         assume(False)
     recent = [replace(turn, id=UUID(int=number)) for number, turn in enumerate(recent)]
-    share = asyncio.run(prompts.memory_budget(agent, message=message, recent=recent))
+    share = prompts.memory_budget(agent, message=message, recent=recent)
     assert list(share.sent) == recent[len(recent) - len(share.sent) :]
     memories: list[Ranked] = []
     left = share.tokens
@@ -217,7 +217,7 @@ def test_a_summary_stands_for_the_turns_it_covers_and_leaves_room_for_others(
         asked = prompts.build_prompt(agent, message=message, recent=chosen.recent, memories=memories, summary=chosen.summary)
         return asyncio.run(asked)
 
-    share = asyncio.run(prompts.memory_budget(agent, message=message, recent=chosen.recent, summary=chosen.summary))
+    share = prompts.memory_budget(agent, message=message, recent=chosen.recent, summary=chosen.summary)
     noted = memory(1, note)
     memories = [noted] if prompts.memory_tokens(noted, model="gpt-4o") <= share.tokens else []
     prompt = build(memories)
