@@ -47,7 +47,7 @@ def embedding_environment(server_environment, embeddings):
 @pytest.fixture(scope="module")
 def patient(embedding_environment):
     """A server that waits long for embeddings, whoever else uses the machine."""
-    with live_server(environment={**embedding_environment, "MEMORY_DEADLINE_MS": "5000"}) as server:
+    with live_server(environment={**embedding_environment, "MEMORY_DEADLINE_MS": "10000"}) as server:
         yield server
 
 
