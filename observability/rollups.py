@@ -7,7 +7,7 @@ is in no sum, and in the next one exactly once. Reports add what came since (`ob
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -52,6 +52,12 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The tables of sums, each with what it is grouped by."""
 
+TOTALS: Final[Mapping[str, str]] = {
+    "observability_totalofperson": "subject_id",
+    "observability_totalofconversation": "conversation_id",
+}
+"""The tables of what each person and conversation cost over all time, and from when to when, with the column that tells which."""
+
 _EVERY_S: Final = 10.0
 IN_NO_SUM: Final = """
     settled_xid BETWEEN coalesce((SELECT upto_xid FROM observability_rollupstate WHERE id = 1), 0) AND 9223372036854775807
@@ -61,11 +67,14 @@ IN_NO_SUM: Final = """
 _LOCK_STATE: Final = """
     INSERT INTO observability_rollupstate (id, upto_xid) VALUES (1, 0)
     ON CONFLICT (id) DO UPDATE SET upto_xid = observability_rollupstate.upto_xid
-    RETURNING upto_xid, xid_offset
+    RETURNING upto_xid, totals_upto_xid, xid_offset
 """
 # Transactions below the snapshot's xmin have all ended, so no attempt with a smaller number can appear any more.
 _HORIZON: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-_END_STATE: Final = "UPDATE observability_rollupstate SET upto_xid = %s, xid_offset = %s, rolled_up_at = now() WHERE id = 1"
+_END_STATE: Final = """
+    UPDATE observability_rollupstate SET upto_xid = %(upto)s, totals_upto_xid = %(upto)s, xid_offset = %(offset)s, rolled_up_at = now()
+    WHERE id = 1
+"""
 # Whoever settles waits until the sums are made anew.
 _LOCK_LEDGER: Final = "LOCK TABLE observability_attempt IN SHARE MODE"
 _LAST_SETTLED: Final = "SELECT coalesce(max(settled_xid), 0) FROM observability_attempt"
@@ -88,6 +97,16 @@ def _statement_for(table: str, columns: tuple[str, ...]) -> str:
 
 
 _ADD: Final = tuple(_statement_for(table, columns) for table, columns in TABLES.items())
+_ADD_TO_TOTALS: Final = tuple(
+    f"""
+        INSERT INTO {table} AS total ({column}, cost_usd, first_day, last_day)
+        SELECT {column}, {MEASURES["cost_usd"]}, min({DERIVED["day"]}), max({DERIVED["day"]})
+        FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s GROUP BY 1 ORDER BY 1
+        ON CONFLICT ({column}) DO UPDATE SET cost_usd = total.cost_usd + EXCLUDED.cost_usd,
+            first_day = least(total.first_day, EXCLUDED.first_day), last_day = greatest(total.last_day, EXCLUDED.last_day)
+    """  # noqa: S608 - constants
+    for table, column in TOTALS.items()
+)
 
 
 def roll_up() -> int:
@@ -97,13 +116,14 @@ def roll_up() -> int:
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_STATE)
-        since, offset = cursor.fetchone() or (0, 0)
+        since, totals_since, offset = cursor.fetchone() or (0, 0, 0)
         # Only now: a snapshot from before the lock would not have seen what the process before summed.
         upto = _horizon(cursor) + offset
         if upto < since:
             return _start_over(cursor)
-        changed = _add(cursor, since, upto) if upto > since else 0
-        cursor.execute(_END_STATE, [upto, offset])
+        # Totals may be behind: they are younger than the other sums, and a worker of the release before does not know them.
+        changed = _add(cursor, _ADD, since, upto) + _add(cursor, _ADD_TO_TOTALS, totals_since, upto)
+        cursor.execute(_END_STATE, {"upto": upto, "offset": offset})
     return changed
 
 
@@ -122,9 +142,9 @@ def _horizon(cursor: Any) -> int:
     return int(xmin)
 
 
-def _add(cursor: Any, since: int, upto: int) -> int:
+def _add(cursor: Any, statements: Iterable[str], since: int, upto: int) -> int:
     changed = 0
-    for statement in _ADD:
+    for statement in statements if upto > since else ():
         cursor.execute(statement, [since, upto])
         changed += cursor.rowcount
     return changed
@@ -138,10 +158,10 @@ def _start_over(cursor: Any) -> int:
     cursor.execute(_LOCK_LEDGER)
     cursor.execute(_LAST_SETTLED)
     [last] = cursor.fetchone() or [0]
-    for table in TABLES:
+    for table in (*TABLES, *TOTALS):
         cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
     upto = int(last) + 1
-    changed = _add(cursor, 0, upto)
-    cursor.execute(_END_STATE, [upto, upto - _horizon(cursor)])
+    changed = _add(cursor, (*_ADD, *_ADD_TO_TOTALS), 0, upto)
+    cursor.execute(_END_STATE, {"upto": upto, "offset": upto - _horizon(cursor)})
     log.warning("sums of the ledger made anew", reason="the database server counts its transactions from a lower number than before")
     return changed

@@ -6,12 +6,12 @@ They read the sums (`observability.rollups`) and, on top, the attempts that are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from django.db import connection, transaction
+from django.db import connection
 
 from observability.rollups import IN_NO_SUM, MEASURES, TABLES, sums_of_attempts
 
@@ -20,9 +20,6 @@ Group = Literal["day", "hour", "agent", "key", "user", "model", "provider", "kin
 _COLUMN_OF: Final[dict[Group, str]] = {"user": "subject_id", "conversation": "conversation_id"}
 _TOTALS: Final = ", ".join(f"sum({name})::{'numeric' if name.endswith('_usd') else 'bigint'} AS {name}" for name in MEASURES)
 _FORECAST_FROM_DAYS: Final = 14
-# Conversations and people are many, so they are put in order by approximate sums, with room to hash them all; exact sums of a few follow.
-_ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
-_RANKED_TOO_MANY: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +89,8 @@ def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = Fa
     """
     table, columns = _table_for(wanted, by)
     groups = [_COLUMN_OF.get(group, group) for group in by]
-    conditions, values = _conditions(wanted)
-    first, after = _bounds(wanted)
+    conditions, values = conditions_of(wanted)
+    first, after = bounds_of(wanted)
     when = columns[0]
     bounds: list[Any] = [first, after] if when == "hour" else [wanted.first, wanted.last + timedelta(days=1)]
     places = ", ".join(str(place) for place in range(1, len(columns) + 1))
@@ -127,7 +124,8 @@ def _table_for(wanted: Wanted, by: Sequence[Group]) -> tuple[str, tuple[str, ...
     raise ValueError(f"nothing is kept by {', '.join(by)} at once")
 
 
-def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
+def conditions_of(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Return whose lines are wanted, as what follows a `WHERE` with days, and its values."""
     conditions = ""
     values: list[Any] = []
     named: tuple[tuple[str, Sequence[Any] | None], ...] = (
@@ -143,54 +141,22 @@ def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     return conditions, values
 
 
-def _bounds(wanted: Wanted) -> tuple[datetime, datetime]:
+def bounds_of(wanted: Wanted) -> tuple[datetime, datetime]:
+    """Return when the first day begins and when the last one is over."""
     first = datetime.combine(wanted.first, datetime.min.time(), UTC)
     return first, datetime.combine(wanted.last, datetime.min.time(), UTC) + timedelta(days=1)
 
 
-def dearest_conversations(wanted: Wanted, *, limit: int) -> list[UsageLine]:
-    """Return the conversations that cost the most, by conversation and agent, the most expensive first."""
-    ranked = _dearest(wanted, "observability_usageconversation", "conversation_id", limit=limit)
-    return report_usage(replace(wanted, conversations=ranked), by=("conversation", "agent"), dearest=True, limit=limit) if ranked else []
-
-
-def dearest_people(wanted: Wanted, *, limit: int) -> list[UsageLine]:
-    """Return the people that cost the most, by user, the most expensive first."""
-    ranked = _dearest(wanted, "observability_usageperson", "subject_id", limit=limit)
-    return report_usage(replace(wanted, people=ranked), by=("user",), dearest=True, limit=limit) if ranked else []
-
-
-def _dearest(wanted: Wanted, table: str, column: str, *, limit: int) -> list[int]:
-    """Return which conversations or people cost the most, and a few more: those that come next may cost a little more in truth."""
-    conditions, values = _conditions(wanted)
-    first, after = _bounds(wanted)
-    statement = f"""
-        SELECT {column} FROM (
-            SELECT {column}, cost_usd::float8 AS cost FROM {table}
-            WHERE day >= %s AND day < %s {conditions}
-            UNION ALL
-            SELECT {column}, cost_usd::float8 FROM observability_attempt
-            WHERE {IN_NO_SUM} AND started_at >= %s AND started_at < %s {conditions}
-        ) AS line
-        WHERE {column} <> 0 AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC LIMIT %s
-    """  # noqa: S608 - built of constants; values are parameters
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_ROOM_TO_RANK)
-        days = [wanted.first, wanted.last + timedelta(days=1)]
-        cursor.execute(statement, [*days, *values, first, after, *values, limit + _RANKED_TOO_MANY])
-        return [id for (id,) in cursor.fetchall()]
-
-
 def list_failures(wanted: Wanted, *, limit: int = 50) -> list[Failure]:
     """Return which attempts failed and how, the most frequent first."""
-    conditions, values = _conditions(wanted)
+    conditions, values = conditions_of(wanted)
     statement = f"""
         SELECT provider, model, outcome, error_code, count(*), max(started_at) FROM observability_attempt
         WHERE outcome IN ('failed', 'interrupted', 'orphaned') AND started_at >= %s AND started_at < %s {conditions}
         GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT %s
     """  # noqa: S608 - built of constants; values are parameters
     with connection.cursor() as cursor:
-        cursor.execute(statement, [*_bounds(wanted), *values, limit])
+        cursor.execute(statement, [*bounds_of(wanted), *values, limit])
         return [Failure(**dict(zip(Failure.__slots__, row, strict=True))) for row in cursor.fetchall()]
 
 

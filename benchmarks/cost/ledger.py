@@ -1,5 +1,7 @@
 """Reports over a long ledger: `python -m benchmarks.cost.ledger ROWS ROUNDS` fills the database of DATABASE_URL and times them.
 
+A database that it filled before with as many rows is only timed.
+
 The rows are a year of 20 agents with two keys each, a model and a fallback for each agent, 100,000 people, and a conversation for
 every 5 rows. They are written by SQL into the product's own table, and summed by its own `roll_up`, but for the last thousand: a
 report must add those itself.
@@ -11,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
@@ -103,18 +106,25 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
         "30 days, failures": lambda: list_failures(month),
         "a year, by day": lambda: report_usage(year, by=("day",)),
         "a year, by agent": lambda: report_usage(year, by=("agent",)),
+        "a year, dearest conversations": lambda: dearest_conversations(year, limit=10),
+        "a year, dearest conversations, of three keys": lambda: dearest_conversations(replace(year, keys=keys.keys), limit=10),
+        "a year, dearest people": lambda: dearest_people(year, limit=10),
         "forecast": lambda: forecast_usd(today),
     }
 
 
 def measure(rows: int, rounds: int) -> dict[str, Any]:
-    """Fill the database and time every report."""
+    """Fill the database, unless it is, and time every report."""
     from django.db import connection
 
     from observability.api import Wanted, report_usage
 
-    until = datetime.now(UTC)
-    summing_s = fill(rows, until=until)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), max(started_at) FROM observability_attempt")
+        there, last_at = cursor.fetchone() or (0, None)
+    is_filled = last_at is not None and there >= rows
+    until = last_at if is_filled else datetime.now(UTC)
+    summing_s = 0.0 if is_filled else fill(rows, until=until)
     figures = []
     for name, ask in questions(until.date()).items():
         took = []
@@ -128,7 +138,7 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
         cursor.execute("SELECT count(*), sum(cost_usd) FROM observability_attempt")
         counted, cost = cursor.fetchone() or (0, 0)
     [total] = report_usage(Wanted(first=until.date() - timedelta(days=DAYS), last=until.date()))
-    return {"rows": rows, "summing_s": summing_s, "figures": figures, "is_exact": (total.attempts, total.cost_usd) == (counted, cost)}
+    return {"rows": counted, "summing_s": summing_s, "figures": figures, "is_exact": (total.attempts, total.cost_usd) == (counted, cost)}
 
 
 if __name__ == "__main__":

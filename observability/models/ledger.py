@@ -208,8 +208,46 @@ class UsageConversation(_Usage):
     agent = models.CharField(max_length=63)
     key = models.CharField(max_length=40)
 
+    class Meta:
+        indexes = [models.Index(fields=["conversation_id", "day"], name="usage_by_conversation")]
+
     def __str__(self) -> str:
         return f"{self.conversation_id} {self.day}"
+
+
+class _Total(models.Model):
+    """What something cost over all time, in US dollars, and on which UTC days: on some of them it cannot have cost more."""
+
+    cost_usd = models.DecimalField(max_digits=24, decimal_places=10)
+    first_day = models.DateField()
+    last_day = models.DateField()
+
+    class Meta:
+        abstract = True
+
+
+class TotalOfPerson(_Total):
+    """What a person cost over all time."""
+
+    subject_id = models.BigIntegerField(primary_key=True, help_text="0: of nobody.")
+
+    class Meta:
+        indexes = [models.Index(fields=["-cost_usd", "-last_day"], include=["subject_id", "first_day"], name="dearest_person")]
+
+    def __str__(self) -> str:
+        return f"{self.subject_id}: {self.cost_usd}"
+
+
+class TotalOfConversation(_Total):
+    """What a conversation cost over all time."""
+
+    conversation_id = models.BigIntegerField(primary_key=True, help_text="0: of none.")
+
+    class Meta:
+        indexes = [models.Index(fields=["-cost_usd", "-last_day"], include=["conversation_id", "first_day"], name="dearest_conversation")]
+
+    def __str__(self) -> str:
+        return f"{self.conversation_id}: {self.cost_usd}"
 
 
 class RollupState(models.Model):
@@ -217,6 +255,7 @@ class RollupState(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     upto_xid = models.BigIntegerField(default=0)
+    totals_upto_xid = models.BigIntegerField(default=0, db_default=0, help_text="The same of what people and conversations cost in all.")
     xid_offset = models.BigIntegerField(
         default=0, db_default=0, help_text="Added to transactions' numbers, which begin anew where a dump is restored elsewhere."
     )

@@ -22,12 +22,14 @@ from observability.models import (
     AttemptOutcome,
     RollupState,
     SavedBy,
+    TotalOfConversation,
+    TotalOfPerson,
     UsageConversation,
     UsageDay,
     UsageHour,
     UsagePerson,
 )
-from observability.rollups import MEASURES, TABLES, roll_up, sums_of_attempts
+from observability.rollups import DERIVED, MEASURES, TABLES, TOTALS, roll_up, sums_of_attempts
 from observability.usage import Wanted, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
 from tests.waiting import eventually
@@ -61,6 +63,12 @@ def check_sums():
             summed = cursor.fetchall()
             of_attempts = f"SELECT {sums_of_attempts(columns)} FROM observability_attempt WHERE settled_at IS NOT NULL"  # noqa: S608
             cursor.execute(f"{of_attempts} GROUP BY {places} ORDER BY {places}")
+            assert summed == cursor.fetchall(), table
+        for table, column in TOTALS.items():
+            cursor.execute(f"SELECT {column}, cost_usd, first_day, last_day FROM {table} ORDER BY 1")  # noqa: S608
+            summed = cursor.fetchall()
+            of_attempts = f"SELECT {column}, sum(coalesce(cost_usd, 0)), min({DERIVED['day']}), max({DERIVED['day']})"
+            cursor.execute(f"{of_attempts} FROM observability_attempt WHERE settled_at IS NOT NULL GROUP BY 1 ORDER BY 1")
             assert summed == cursor.fetchall(), table
 
 
@@ -176,6 +184,17 @@ def test_sums_equal_the_ledger_after_any_interleaving(seed):
                 roll()
             for by in ((), ("user",), ("hour",), ("conversation",)):
                 assert sum(line.cost_usd for line in report_usage(ALL, by=by)) == committed
+    roll_all()
+    check_sums()
+
+
+def test_totals_catch_up_with_a_worker_that_does_not_know_them():
+    spend("1")
+    roll_all()
+    RollupState.objects.update(totals_upto_xid=0)
+    TotalOfPerson.objects.all().delete()
+    TotalOfConversation.objects.all().delete()
+    spend("2", started_at=NOON - timedelta(days=2))
     roll_all()
     check_sums()
 

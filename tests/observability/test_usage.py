@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from django.db import connection, transaction
 
-from observability.models import AttemptKind, AttemptOutcome
+from observability import dearest
+from observability.dearest import dearest_conversations, dearest_people
+from observability.models import AttemptKind, AttemptOutcome, RollupState, TotalOfConversation
 from observability.rollups import roll_up
-from observability.usage import Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
+from observability.usage import Wanted, forecast_usd, list_failures, report_usage
 from tests.ledger import NOON, open_attempt, settle, spend
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -103,6 +106,41 @@ def test_the_dearest_conversations_over_all_days(summed):
     assert costs(dearest_conversations(week, limit=9), "conversation") == {(1,): Decimal("0.5"), (2,): 5}
     assert costs(dearest_conversations(Wanted(first=DAY, last=DAY, keys=["k8"]), limit=9), "conversation") == {(1,): Decimal("0.5")}
     assert dearest_conversations(Wanted(first=DAY, last=DAY, keys=[]), limit=9) == []
+
+
+@pytest.mark.parametrize("highest", [1, 2, 500])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, highest):
+    """Totals over all time only narrow down who is looked at: the lines are those that adding up all would find."""
+    print(f"seed {seed}")
+    monkeypatch.setattr(dearest, "_HIGHEST", highest)
+    chance = random.Random(seed)
+    for number in range(60):
+        someone = chance.randrange(1, 9)
+        spend(
+            f"0.{chance.randrange(1, 999):03}",
+            conversation_id=someone,
+            subject_id=someone,
+            key=chance.choice(["k7", "k8"]),
+            started_at=NOON - timedelta(days=chance.randrange(60)),
+        )
+        summed(halfway=number == 30)
+    summed()
+    for wanted in (Wanted(first=DAY - timedelta(days=29), last=DAY), Wanted(first=DAY - timedelta(days=45), last=DAY, keys=["k8"])):
+        conversations = report_usage(wanted, by=("conversation", "agent"), dearest=True, limit=3)
+        assert costs(dearest_conversations(wanted, limit=3), "conversation") == costs(conversations, "conversation")
+        assert costs(dearest_people(wanted, limit=3), "user") == costs(report_usage(wanted, by=("user",), dearest=True, limit=3), "user")
+
+
+def test_the_dearest_while_totals_are_not_there_yet():
+    spend("5", conversation_id=1)
+    with transaction.atomic():
+        roll_up()
+    RollupState.objects.update(totals_upto_xid=0)
+    TotalOfConversation.objects.update(cost_usd=0)
+    spend("1", conversation_id=2)
+    week = Wanted(first=DAY - timedelta(days=9), last=DAY)
+    assert costs(dearest_conversations(week, limit=1), "conversation") == {(1,): 5}
 
 
 def test_the_dearest_people(summed):

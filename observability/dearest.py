@@ -1,0 +1,118 @@
+"""Which conversations and people cost the most, found among millions without adding up each of them.
+
+Those of a few days are added up and put in order. Of many days only those are added up that have the highest totals over all
+time (`observability.rollups`) of all that were there on these days. Nobody can have cost more on some days than over all time: where
+as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, all are added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from django.db import connection, transaction
+
+from observability.rollups import IN_NO_SUM
+from observability.usage import Group, UsageLine, Wanted, bounds_of, conditions_of, report_usage
+
+_FEW_DAYS: Final = 7
+_HIGHEST: Final = 500
+_MOST_NOT_SUMMED: Final = 10_000
+# All are put in order by approximate sums, with room to hash them; exact sums of a few follow.
+_ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
+_RANKED_TOO_MANY: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """Where the sums and totals of a kind are, which column tells them apart, and how reports call that."""
+
+    sums: str
+    totals: str
+    column: str
+    by: tuple[Group, ...]
+    named: str
+
+
+_CONVERSATIONS: Final = _Kind(
+    sums="observability_usageconversation",
+    totals="observability_totalofconversation",
+    column="conversation_id",
+    by=("conversation", "agent"),
+    named="conversations",
+)
+_PEOPLE: Final = _Kind(
+    sums="observability_usageperson", totals="observability_totalofperson", column="subject_id", by=("user",), named="people"
+)
+
+
+def dearest_conversations(wanted: Wanted, *, limit: int) -> list[UsageLine]:
+    """Return the conversations that cost the most, by conversation and agent, the most expensive first."""
+    return _dearest(wanted, _CONVERSATIONS, limit=limit)
+
+
+def dearest_people(wanted: Wanted, *, limit: int) -> list[UsageLine]:
+    """Return the people that cost the most, by user, the most expensive first."""
+    return _dearest(wanted, _PEOPLE, limit=limit)
+
+
+def _dearest(wanted: Wanted, kind: _Kind, *, limit: int) -> list[UsageLine]:
+    if (wanted.last - wanted.first).days >= _FEW_DAYS and (candidates := _candidates(wanted, kind)):
+        ids, others_at_most_usd = candidates
+        lines = _lines(ids, wanted, kind, limit=limit)
+        if not others_at_most_usd or (len(lines) == limit and lines[-1].cost_usd >= others_at_most_usd):
+            return lines
+    return _lines(_rank_all(wanted, kind, limit=limit), wanted, kind, limit=limit)
+
+
+def _lines(ids: list[int], wanted: Wanted, kind: _Kind, *, limit: int) -> list[UsageLine]:
+    chosen: dict[str, Any] = {kind.named: ids}
+    lines = report_usage(replace(wanted, **chosen), by=kind.by, dearest=True, limit=limit) if ids else []
+    return [line for line in lines if line.cost_usd]
+
+
+def _candidates(wanted: Wanted, kind: _Kind) -> tuple[list[int], Decimal] | None:
+    """Return those with the highest totals and those with calls in no total yet, and what all others have cost at most.
+
+    None where totals are not up to date, or too much is in none yet.
+    """
+    highest = f"""
+        SELECT {kind.column}, cost_usd FROM {kind.totals} WHERE {kind.column} <> 0 AND first_day <= %s AND last_day >= %s
+          AND (SELECT totals_upto_xid = upto_xid FROM observability_rollupstate)
+        ORDER BY cost_usd DESC, last_day DESC LIMIT %s
+    """  # noqa: S608 - constants
+    in_no_total = f"""
+        SELECT DISTINCT {kind.column} FROM observability_attempt WHERE {IN_NO_SUM} AND {kind.column} <> 0 LIMIT %s
+    """  # noqa: S608 - constants
+    with connection.cursor() as cursor:
+        cursor.execute(highest, [wanted.last, wanted.first, _HIGHEST])
+        totals = cursor.fetchall()
+        cursor.execute(in_no_total, [_MOST_NOT_SUMMED])
+        others = [id for (id,) in cursor.fetchall()]
+    if not totals or len(others) == _MOST_NOT_SUMMED:
+        return None
+    at_most_usd = totals[-1][1] if len(totals) == _HIGHEST else Decimal(0)
+    return [*{id for id, _ in totals}.union(others)], at_most_usd
+
+
+def _rank_all(wanted: Wanted, kind: _Kind, *, limit: int) -> list[int]:
+    """Return the dearest by approximate sums, and a few more: those that come next may cost a little more in truth."""
+    conditions, values = conditions_of(wanted)
+    first, after = bounds_of(wanted)
+    statement = f"""
+        SELECT {kind.column} FROM (
+            SELECT {kind.column}, cost_usd::float8 AS cost FROM {kind.sums}
+            WHERE day >= %s AND day < %s {conditions}
+            UNION ALL
+            SELECT {kind.column}, cost_usd::float8 FROM observability_attempt
+            WHERE {IN_NO_SUM} AND started_at >= %s AND started_at < %s {conditions}
+        ) AS line
+        WHERE {kind.column} <> 0 AND cost > 0 GROUP BY 1 ORDER BY sum(cost) DESC LIMIT %s
+    """  # noqa: S608 - built of constants; values are parameters
+    days = [wanted.first, wanted.last + timedelta(days=1)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_ROOM_TO_RANK)
+        cursor.execute(statement, [*days, *values, first, after, *values, limit + _RANKED_TOO_MANY])
+        return [id for (id,) in cursor.fetchall()]
