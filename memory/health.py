@@ -31,6 +31,8 @@ NOT_HELD: Final = (
     "database make the role as docs/memory.md says."
 )
 
+_SLOW: Final = "Its question to the database did not succeed: have the doctor look at everything."
+
 
 def register_memory_checks() -> None:
     """Make memory a part of readiness.
@@ -38,8 +40,8 @@ def register_memory_checks() -> None:
     Settings that do not fit what is stored are a fault of the deployment, so that a new release with them is not to take the
     place of one that works. A worker or an embedder that is away is not: chat answers without memory.
     """
-    register_health_check(HealthCheck("embedding model", _check_model))
-    register_health_check(HealthCheck("memory", _check_memory, required=False))
+    register_health_check(HealthCheck("embedding model", _check_model, remedy=_SLOW))
+    register_health_check(HealthCheck("memory", _check_memory, required=False, remedy=_SLOW))
 
 
 async def _check_model() -> None:

@@ -15,11 +15,26 @@ class HealthCheck:
     """A check by name. `run` raises when something is wrong; its message, for operators, must hold no secrets.
 
     Where `required` is false a failure is reported, but the server stays ready: it answers without that part.
+    `remedy` is what to do where `run` says nothing of that: it did not end in time, or raised what is not `Unhealthy`.
     """
 
     name: str
     run: Callable[[], Awaitable[None]]
     required: bool = True
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found: "ok" or what is wrong, and what to do where those words do not say so."""
+
+    check: HealthCheck
+    result: str
+    remedy: str = ""
+
+    @property
+    def is_ok(self) -> bool:
+        return self.result == "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +63,25 @@ def register_health_check(check: HealthCheck) -> None:
 
 async def check_readiness() -> Readiness:
     """Run every registered check, each for at most 3 seconds."""
-    checks = list(_checks.values())
-    results = await asyncio.gather(*(_run(check) for check in checks))
-    failed = any(result != "ok" and check.required for check, result in zip(checks, results, strict=True))
-    return Readiness(not failed, {check.name: result for check, result in zip(checks, results, strict=True)})
+    found = await run_checks(deadline_s=_DEADLINE_S)
+    failed = any(not checked.is_ok and checked.check.required for checked in found)
+    return Readiness(not failed, {checked.check.name: checked.result for checked in found})
 
 
-async def _run(check: HealthCheck) -> str:
+async def run_checks(*, deadline_s: float) -> list[Checked]:
+    """Run every registered check side by side, each for at most `deadline_s`, and return what each found."""
+    return await asyncio.gather(*(_run(check, deadline_s) for check in _checks.values()))
+
+
+async def _run(check: HealthCheck, deadline_s: float) -> Checked:
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(deadline_s):
             await check.run()
     except TimeoutError:
-        return f"no answer within {_DEADLINE_S:.0f} s"
+        return Checked(check, f"no answer within {deadline_s:g} s", check.remedy)
     except Unhealthy as error:
-        return str(error)
+        return Checked(check, str(error))
     except Exception as error:
         # The text of a driver's error may hold an address or a password: its kind is enough here, the log has the rest.
-        return type(error).__name__
-    return "ok"
+        return Checked(check, type(error).__name__, check.remedy)
+    return Checked(check, "ok")

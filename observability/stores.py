@@ -13,14 +13,16 @@ from observability.bursts import run_burst
 from observability.health import HealthCheck, Unhealthy, register_health_check
 
 _TIMEOUT_S: Final = 1.0
+_DATABASE_REMEDY: Final = "See docs/runbooks/postgresql_down.md."
+_CACHE_REMEDY: Final = "See whether Redis runs and REDIS_URL names it. Chat answers without it: limits are counted by each process alone."
 
 
 def register_store_checks() -> None:
     """Register the checks of both stores; observability's `ready()` calls it."""
-    register_health_check(HealthCheck("database", _check_database))
-    register_health_check(HealthCheck("migrations", _check_migrations))
+    register_health_check(HealthCheck("database", _check_database, remedy=_DATABASE_REMEDY))
+    register_health_check(HealthCheck("migrations", _check_migrations, remedy=_DATABASE_REMEDY))
     # Redis holds only what may be lost, and chat answers without it: a failure there must not take every replica away.
-    register_health_check(HealthCheck("cache", _check_cache, required=False))
+    register_health_check(HealthCheck("cache", _check_cache, required=False, remedy=_CACHE_REMEDY))
 
 
 async def _check_database() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.urls import reverse
+
 from agents.models import Access, Agent, AgentVersion, Provider
 from agents.versions.publishing import default_provider
 
@@ -55,6 +57,11 @@ def glance_at(agents: Iterable[Agent], *, turns: dict[str, int], may_try: bool) 
     return [
         _glance(agent, draft=drafts.get(agent.pk), default=default, turns=turns.get(agent.slug, 0), may_try=may_try) for agent in agents
     ]
+
+
+def urls_of(agents: Iterable[Agent]) -> dict[str, str]:
+    """Return the address of each agent's page, by its slug."""
+    return {agent.slug: reverse("admin:agents_agent_change", args=(agent.pk,)) for agent in agents}
 
 
 def _glance(agent: Agent, *, draft: AgentVersion | None, default: Provider | None, turns: int, may_try: bool) -> Glance:

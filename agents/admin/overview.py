@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 
 from django.http import HttpRequest
 
 from agents.models import Agent, Provider
 from agents.versions.publishing import default_provider
-from memory.api import Day, breakages_today, turns_by_day, turns_today
+from memory.api import Breakage, Day, breakages_today, turns_by_day, turns_today
 
-from .glance import Glance, glance_at
+from .charts import Chart, Column, draw_chart
+from .glance import glance_at, urls_of
 from .permissions import may_add_agents, may_edit_agents, may_view_agents, may_view_providers, may_view_turns
-from .today import add_today
-
-WIDTH: Final = 720
-HEIGHT: Final = 200
-LEFT: Final = 44
-BOTTOM: Final = 34
-TOP: Final = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A day's bar in the chart, in the chart's own units; `broken_height` is the part that failed."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    broken_y: float
-    broken_height: float
-    label_x: float
-    day: Day
-    labelled: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A bar chart of turns a day."""
-
-    bars: list[Bar]
-    ticks: list[tuple[float, int]]
-    total: int
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    baseline: int = HEIGHT - BOTTOM
+from .today import add_today, read_in_time
 
 
 def environment_label(request: HttpRequest) -> list[str] | None:
@@ -74,21 +42,23 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
         return context
     agents = list(Agent.objects.select_related("live_version__provider").order_by("slug")[:200])
     slugs = [agent.slug for agent in agents]
-    turns, breakages = turns_today(slugs), breakages_today(slugs)
-    broken = sum(breakage.turns for breakage in breakages)
-    glances: list[Glance] = glance_at(agents, turns=turns, may_try=may_edit_agents(request))
-    today = add_today(request, slugs) if agents else {}
+    turns, breakages, days = (
+        read_in_time(lambda: turns_today(slugs)),
+        read_in_time(lambda: breakages_today(slugs)),
+        read_in_time(lambda: turns_by_day(agents=slugs)),
+    )
+    urls = urls_of(agents)
+    today = add_today(request, urls) if agents else {}
     return (
         context
         | today
+        | _broken(turns, breakages, urls)
         | {
             "title": "Overview",
-            "agents": glances,
-            "turns_today": sum(turns.values()),
-            "breakages": breakages,
-            "broken_today": broken,
-            "broken_share": f"{broken / max(1, sum(turns.values())):.1%}",
-            "chart": draw_chart(turns_by_day(agents=slugs)),
+            "agents": glance_at(agents, turns=turns or {}, may_try=may_edit_agents(request)),
+            "turns_today": None if turns is None else sum(turns.values()),
+            "turns_in_all": sum(day.turns for day in days or ()),
+            "chart": None if days is None else draw_turns(days),
             "may_add": may_add_agents(request),
             "may_edit": may_edit_agents(request),
             "may_view_providers": may_view_providers(request),
@@ -98,36 +68,37 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     )
 
 
-def draw_chart(days: list[Day]) -> Chart:
-    """Lay out the bars of `days` above an axis of whole, round numbers."""
-    step = _round_step(max((day.turns for day in days), default=0))
-    top = step * max(1, -(-max((day.turns for day in days), default=0) // step))
-    scale = (HEIGHT - BOTTOM - TOP) / top
-    slot = (WIDTH - LEFT) / max(1, len(days))
-    bars = []
-    for position, day in enumerate(days):
-        height, broken = day.turns * scale, day.broken * scale
-        x = LEFT + position * slot
-        bars.append(
-            Bar(
-                x=round(x + slot * 0.15, 1),
-                y=round(HEIGHT - BOTTOM - height, 1),
-                width=round(slot * 0.7, 1),
-                height=round(height, 1),
-                broken_y=round(HEIGHT - BOTTOM - broken, 1),
-                broken_height=round(broken, 1),
-                label_x=round(x + slot / 2, 1),
-                day=day,
-                labelled=position % 2 == (len(days) - 1) % 2,
-            )
-        )
-    ticks = [(round(HEIGHT - BOTTOM - value * scale, 1), value) for value in range(0, top + 1, step)]
-    return Chart(bars=bars, ticks=ticks, total=sum(day.turns for day in days))
+def _broken(turns: dict[str, int] | None, breakages: list[Breakage] | None, urls: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is said of today's failures; where they could not be read in time, None in place of each."""
+    if breakages is None:
+        return {"breakages": None, "broken_today": None}
+    broken = sum(breakage.turns for breakage in breakages)
+    return {
+        "breakages": [(breakage, urls[breakage.agent]) for breakage in breakages],
+        "broken_today": broken,
+        "broken_share": f"{broken / max(1, sum(turns.values())):.1%} of all turns" if turns and sum(turns.values()) else "",
+    }
 
 
-def _round_step(highest: int) -> int:
-    wanted = max(1, highest / 4)
-    power = 1
-    while power * 10 <= wanted:
-        power *= 10
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wanted)
+def draw_turns(days: Sequence[Day]) -> Chart:
+    """Lay out the bars of `days`, what went wrong of each hatched."""
+    return draw_chart(
+        [_column(day) for day in days],
+        unit="turns",
+        says="turns a day",
+        heads=("Day", "Turns", "Failed or interrupted"),
+        shown=lambda turns: f"{int(turns):,}",
+        least=1,
+    )
+
+
+def _column(day: Day) -> Column:
+    label = f"{day.day:%-d %b}"
+    return Column(
+        label=label,
+        name=f"{day.day:%a %-d %b}",
+        value=Decimal(day.turns),
+        broken=Decimal(day.broken),
+        words=f"{label}: {day.turns:,} turns, {day.broken:,} failed or interrupted",
+        cells=(f"{day.turns:,}", f"{day.broken:,}"),
+    )

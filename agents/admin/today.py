@@ -5,7 +5,7 @@ Each figure is read within half a second, or said to be missing: a busy database
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,15 +15,29 @@ from django.db import Error as DatabaseError
 from django.db import connection, transaction
 from django.http import HttpRequest
 
-from memory.api import Pace, paces_today
-from observability.api import UsageLine, Wanted, fullest_budgets, latest_incidents, look_at_work, report_usage, usd
+from memory.api import Hour, Pace, paces_by_hour, paces_today
+from observability.api import (
+    Finding,
+    UsageLine,
+    Wanted,
+    fullest_budgets,
+    latest_incidents,
+    look_at_alert_targets,
+    look_at_breakers,
+    look_at_readiness,
+    look_at_work,
+    report_usage,
+    usd,
+)
 
+from .charts import Chart, Column, draw_chart
 from .cost_chart import DayCost, draw_costs
 from .permissions import may_view_budgets, may_view_cost, may_view_doctor, may_view_incidents
 
 T = TypeVar("T")
 
 _DEADLINE_MS: Final = 500
+_CHECKS_DEADLINE_S: Final = 1.0
 _DAYS: Final = 14
 _MOST_AGENTS: Final = 5
 _MOST_BUDGETS: Final = 5
@@ -32,30 +46,44 @@ _NOTHING: Final = UsageLine(group={})
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgentPace:
+    """How quick an agent was today, and the address of its page."""
+
+    pace: Pace
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentCost:
-    """What an agent cost today."""
+    """What an agent cost today. `url`: of its page; "" where it is gone."""
 
     agent: str
+    url: str
     cost: str
     turns: int
 
 
-def add_today(request: HttpRequest, agents: list[str]) -> dict[str, Any]:
-    """Return what the start page shows of today to this person, who may see `agents` (slugs)."""
-    paces = _read(lambda: paces_today(agents))
-    found: dict[str, Any] = {"slowest": _slowest(paces)}
+def add_today(request: HttpRequest, agents: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the start page shows of today to this person, who may see `agents` (the addresses of their pages by slug)."""
+    paces = read_in_time(lambda: paces_today(list(agents)))
+    hours = read_in_time(lambda: paces_by_hour(agents=list(agents)))
+    found: dict[str, Any] = {
+        "slowest": None if paces is None else _slowest(paces, agents),
+        "hours_are_known": hours is not None,
+        "pace_chart": draw_paces(hours) if hours and any(hour.turns for hour in hours) else None,
+    }
     if may_view_doctor(request):
-        found["health"] = _read(look_at_work)
+        found["health"] = _health()
     if may_view_cost(request):
-        found |= _cost(datetime.now(UTC).date())
+        found |= _cost(datetime.now(UTC).date(), agents)
     if may_view_budgets(request):
-        found["budgets"] = _read(lambda: fullest_budgets(limit=_MOST_BUDGETS))
+        found["budgets"] = read_in_time(lambda: fullest_budgets(limit=_MOST_BUDGETS))
     if may_view_incidents(request):
-        found["incidents"] = _read(lambda: latest_incidents(limit=_MOST_INCIDENTS))
+        found["incidents"] = read_in_time(lambda: latest_incidents(limit=_MOST_INCIDENTS))
     return {"today": found}
 
 
-def _read(ask: Callable[[], T]) -> T | None:
+def read_in_time(ask: Callable[[], T]) -> T | None:
     """Return what `ask` reads of the database; None: it took too long."""
     try:
         with transaction.atomic():
@@ -66,14 +94,46 @@ def _read(ask: Callable[[], T]) -> T | None:
         return None
 
 
-def _slowest(paces: list[Pace] | None) -> list[Pace] | None:
-    return paces if paces is None else sorted(paces, key=lambda pace: -pace.first_token_s)[:_MOST_AGENTS]
+def _health() -> list[tuple[str, Finding]]:
+    """Return how each part stands; what could not be read in time is a finding, too."""
+    looks = {"worker and queues": look_at_work, "models left alone": look_at_breakers, "alert targets": look_at_alert_targets}
+    findings = look_at_readiness(deadline_s=_CHECKS_DEADLINE_S)
+    for name, look in looks.items():
+        seen = read_in_time(look)
+        remedy = "The database is busy. Open the page again in a moment; see docs/runbooks/overload.md where it stays so."
+        findings += [(name, Finding.warning("could not be read in time", remedy))] if seen is None else seen
+    return findings
 
 
-def _cost(today: date) -> dict[str, Any]:
+def _slowest(paces: Sequence[Pace], urls: Mapping[str, str]) -> list[AgentPace]:
+    slowest = sorted(paces, key=lambda pace: -pace.first_token_s)[:_MOST_AGENTS]
+    return [AgentPace(pace=pace, url=urls[pace.agent]) for pace in slowest]
+
+
+def draw_paces(hours: Sequence[Hour]) -> Chart:
+    """Lay out how soon answers began in each of `hours`."""
+    return draw_chart(
+        [_column(hour) for hour in hours],
+        unit="seconds",
+        says="how soon answers began in each hour",
+        heads=("Hour (UTC)", "First words", "Answers looked at"),
+        shown=lambda seconds: f"{seconds.normalize():f}",
+    )
+
+
+def _column(hour: Hour) -> Column:
+    at = f"{hour.began_at:%H:%M}"
+    seconds = "nobody was answered" if hour.first_token_s is None else f"{hour.first_token_s:.2f} s"
+    value = Decimal(f"{hour.first_token_s or 0:.3f}")
+    return Column(
+        label=at, name=f"{hour.began_at:%-d %b, %H:%M}", value=value, words=f"{at}: {seconds}", cells=(seconds, f"{hour.turns:,}")
+    )
+
+
+def _cost(today: date, urls: Mapping[str, str]) -> dict[str, Any]:
     wanted = Wanted(first=today - timedelta(days=_DAYS - 1), last=today)
-    lines = _read(lambda: report_usage(wanted, by=("day",)))
-    dearest = _read(lambda: report_usage(Wanted(first=today, last=today), by=("agent",), dearest=True, limit=_MOST_AGENTS))
+    lines = read_in_time(lambda: report_usage(wanted, by=("day",)))
+    dearest = read_in_time(lambda: report_usage(Wanted(first=today, last=today), by=("agent",), dearest=True, limit=_MOST_AGENTS))
     if lines is None or dearest is None:
         return {"cost": None}
     of_day = {line.group["day"]: line for line in lines}
@@ -86,9 +146,10 @@ def _cost(today: date) -> dict[str, Any]:
         "cost": usd(costs[-1].cost_usd),
         "cost_in_all": usd(sum((cost.cost_usd for cost in costs), Decimal(0))),
         "cost_chart": draw_costs(costs) if any(cost.cost_usd for cost in costs) else None,
-        "dearest": [
-            AgentCost(agent=line.group["agent"] or "no agent", cost=usd(line.cost_usd), turns=line.turns)
-            for line in dearest
-            if line.cost_usd > Decimal(0)
-        ],
+        "dearest": [_agent_cost(line, urls) for line in dearest if line.cost_usd > Decimal(0)],
     }
+
+
+def _agent_cost(line: UsageLine, urls: Mapping[str, str]) -> AgentCost:
+    slug = line.group["agent"]
+    return AgentCost(agent=slug or "no agent", url=urls.get(slug, ""), cost=usd(line.cost_usd), turns=line.turns)

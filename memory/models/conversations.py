@@ -113,6 +113,12 @@ class Turn(models.Model):
         indexes = [
             models.Index(fields=["deadline_at"], condition=Q(state=TurnState.RUNNING), name="turn_running"),
             models.Index(fields=["agent", "created_at"], name="turn_by_agent_and_day"),
+            # What went wrong is counted on the admin's start page, among however many turns.
+            models.Index(
+                fields=["agent", "created_at"],
+                condition=Q(state__in=(TurnState.FAILED, TurnState.INTERRUPTED)),
+                name="turn_broken",
+            ),
             # The workers' queue: as small as what is left to do.
             models.Index(fields=["finished_at"], condition=Q(remember=True, remembered_at=None), name="turn_to_remember"),
             models.Index(fields=["agent", "created_at"], condition=Q(trace__isnull=False), name="turn_with_trace"),

@@ -63,7 +63,7 @@ def test_it_adds_up_by_agent_model_key_and_conversation(cost):
     [row], [person] = (rows for _, _, rows in page.context["dearest"])
     assert row.url == f"/admin/memory/conversation/{conversation.pk}/change/"
     assert (person.title, person.url, person.cost) == (f"#{subject.pk}", f"/admin/memory/subject/{subject.pk}/change/", "2.50 USD")
-    assert [bar.day.cost for bar in page.context["chart"].bars] == ["0.00 USD", "1.25 USD", "2.50 USD"]
+    assert [bar.column.cells[0] for bar in page.context["chart"].bars] == ["0.00 USD", "1.25 USD", "2.50 USD"]
     text = page.content.decode()
     assert "upstream-timeout" in text
     assert key.secret not in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -12,18 +14,26 @@ from django.db import connection
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from agents.admin.overview import draw_chart
-from memory.api import Day, breakages_today, paces_today, turns_by_day, turns_today
+from agents.admin.overview import draw_turns
+from agents.admin.today import draw_paces
+from memory.api import Day, Hour, breakages_today, paces_by_hour, paces_today, turns_by_day, turns_today
 from memory.models import Conversation, Subject, Turn, TurnState
-from observability.models import AlertRule, Budget, BudgetPeriod, Incident
+from observability.doctor.examination import Grade
+from observability.health import HealthCheck, Unhealthy, register_health_check
+from observability.models import AlertRule, AlertTarget, Breaker, Budget, BudgetPeriod, Incident, Notice
 from tests.factories import make_agent, unique
+
+
+def id_at(at: datetime) -> uuid.UUID:
+    """Return an id that tells the time, as turns have."""
+    return uuid.UUID(int=int(at.timestamp() * 1000) << 80 | uuid.uuid4().int >> 56)
 
 
 def add_turn(agent: str, *, at: datetime, state: TurnState = TurnState.DONE, error_code: str = "") -> None:
     subject, _ = Subject.objects.get_or_create(owner="anonymous", name="s")
     conversation, _ = Conversation.objects.get_or_create(owner="anonymous", agent=agent, session_id="s", defaults={"subject": subject})
     Turn.objects.create(
-        id=uuid.uuid4(), conversation=conversation, seq=conversation.turns.count() + 1, state=state, agent=agent, version=1, message="Hi",
+        id=id_at(at), conversation=conversation, seq=conversation.turns.count() + 1, state=state, agent=agent, version=1, message="Hi",
         error_code=error_code, created_at=at, deadline_at=at + timedelta(minutes=1), finished_at=at,
     )  # fmt: skip
 
@@ -79,11 +89,11 @@ def test_start_page_of_somebody_without_a_role(sign_in: Callable[..., Client]) -
 
 
 @pytest.mark.parametrize(
-    ("highest", "ticks"), [(0, [0, 1]), (1, [0, 1]), (4, [0, 1, 2, 3, 4]), (34, [0, 10, 20, 30, 40]), (1200, [0, 500, 1000, 1500])]
+    ("highest", "ticks"), [(0, "0 1"), (1, "0 1"), (4, "0 1 2 3 4"), (34, "0 10 20 30 40"), (1200, "0 500 1,000 1,500")]
 )
-def test_chart_has_whole_round_ticks_that_reach_the_highest_bar(highest: int, ticks: list[int]) -> None:
-    chart = draw_chart([Day(day=date(2026, 1, 1), turns=highest, broken=0), Day(day=date(2026, 1, 2), turns=0, broken=0)])
-    assert [value for _, value in chart.ticks] == ticks
+def test_chart_has_whole_round_ticks_that_reach_the_highest_bar(highest: int, ticks: str) -> None:
+    chart = draw_turns([Day(day=date(2026, 1, 1), turns=highest, broken=0), Day(day=date(2026, 1, 2), turns=0, broken=0)])
+    assert [value for _, value in chart.ticks] == ticks.split()
     assert all(bar.y >= 0 and bar.height >= 0 for bar in chart.bars)
 
 
@@ -129,7 +139,7 @@ def troubled_day(db: None, now: datetime) -> str:
 def test_operators_see_health_alerts_cost_and_budgets(sign_in: Callable[..., Client], troubled_day: str) -> None:
     response = sign_in("operator").get("/admin/")
     today, text = response.context["today"], response.content.decode()
-    assert set(today) >= {"health", "incidents", "cost", "dearest", "budgets", "slowest"}
+    assert set(today) >= {"health", "incidents", "cost", "dearest", "budgets", "slowest", "pace_chart"}
     assert [budget.name for budget, _ in today["budgets"]] == [troubled_day]
     for words in (troubled_day, "90 %", "It is nearly spent.", "goes on", "Dearest agents today", "Nobody was answered yet today"):
         assert words in text
@@ -137,17 +147,13 @@ def test_operators_see_health_alerts_cost_and_budgets(sign_in: Callable[..., Cli
 
 def test_editors_see_no_health_alerts_cost_or_budgets(editor: Client, troubled_day: str) -> None:
     response = editor.get("/admin/")
-    assert set(response.context["today"]) == {"slowest"}
+    assert set(response.context["today"]) == {"slowest", "pace_chart", "hours_are_known"}
     assert troubled_day not in response.content.decode()
 
 
 def test_what_cannot_be_read_in_time_is_said_and_the_rest_is_shown(
     sign_in: Callable[..., Client], troubled_day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wait_for_long(**_: object) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(20)")
-
     monkeypatch.setattr("agents.admin.today._DEADLINE_MS", 50)
     monkeypatch.setattr("agents.admin.today.latest_incidents", wait_for_long)
     response = sign_in("operator").get("/admin/")
@@ -155,3 +161,90 @@ def test_what_cannot_be_read_in_time_is_said_and_the_rest_is_shown(
     text = response.content.decode()
     assert "Could not be read in time." in text
     assert troubled_day in text
+
+
+def wait_for_long(*_: object, **__: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(20)")
+
+
+def test_every_question_of_the_page_has_a_deadline(
+    sign_in: Callable[..., Client], troubled_day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.admin.today._DEADLINE_MS", 50)
+    for name in ("turns_today", "breakages_today", "turns_by_day"):
+        monkeypatch.setattr(f"agents.admin.overview.{name}", wait_for_long)
+    of_today = ("paces_today", "paces_by_hour", "report_usage", "fullest_budgets", "latest_incidents")
+    for name in (*of_today, "look_at_work", "look_at_breakers", "look_at_alert_targets"):
+        monkeypatch.setattr(f"agents.admin.today.{name}", wait_for_long)
+    began_at = time.monotonic()
+    response = sign_in("operator").get("/admin/")
+    assert response.status_code == 200
+    assert time.monotonic() - began_at < 15, "it waited for an answer that takes 20 s"
+    text = response.content.decode().lower()
+    # Turns and what went wrong (a figure and a card each), the chart, three parts of health, incidents, paces twice, cost, budgets.
+    assert text.count("could not be read in time") >= 12
+    assert "no turns yet" not in text
+
+
+def test_paces_by_hour_are_of_the_newest_answers(db: None, now: datetime) -> None:
+    this_hour = now.replace(minute=0, second=0, microsecond=0)
+    for at, first_token_ms in ((this_hour, 100), (this_hour - timedelta(seconds=1), 700), (this_hour - timedelta(hours=2), None)):
+        add_turn("hourly", at=at)
+        Turn.objects.filter(agent="hourly", created_at=at).update(first_token_ms=first_token_ms)
+    add_turn("other", at=now)
+    hours = paces_by_hour(agents=["hourly"], hours=3)
+    assert [(hour.turns, hour.first_token_s) for hour in hours] == [(0, None), (1, 0.7), (1, 0.1)]
+    assert [hour.began_at for hour in hours] == [this_hour - timedelta(hours=offset) for offset in (2, 1, 0)]
+
+
+def test_chart_of_paces_has_seconds_and_says_where_nobody_was_answered(now: datetime) -> None:
+    hours = [Hour(began_at=now, turns=3, first_token_s=0.84), Hour(began_at=now, turns=0, first_token_s=None)]
+    chart = draw_paces(hours)
+    assert chart.unit == "seconds"
+    assert [value for _, value in chart.ticks] == ["0", "0.5", "1"]
+    assert [bar.column.cells[0] for bar in chart.bars] == ["0.84 s", "nobody was answered"]
+
+
+def test_health_tells_of_checks_breakers_and_targets_each_with_a_remedy(
+    sign_in: Callable[..., Client], troubled_day: str, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def complain() -> None:
+        raise Unhealthy("the shelf is empty; fill it")
+
+    monkeypatch.setattr("observability.health._checks", {})
+    monkeypatch.setattr("agents.admin.today._CHECKS_DEADLINE_S", 0.05)
+    for check in (HealthCheck("well", settle), HealthCheck("hung", hang, remedy="Pull the plug."), HealthCheck("shelf", complain, False)):
+        register_health_check(check)
+    Breaker.objects.create(provider="openai", model="gpt-shaky", opened_at=now, seen_at=now, reason="5 failures in a row")
+    target = AlertTarget.objects.create(name=unique("target"), kind="slack")
+    notice = {"telling": "opened", "created_at": now, "due_at": now, "last_error": "HTTP 500"}
+    Notice.objects.create(target=target, incident=Incident.objects.get(), **notice)
+    response = sign_in("operator").get("/admin/")
+    found = dict(response.context["today"]["health"])
+    assert found["well"].grade is Grade.OK
+    assert (found["hung"].grade, found["hung"].remedy) == (Grade.FAILED, "Pull the plug.")
+    assert (found["shelf"].grade, found["shelf"].seen) == (Grade.WARNING, "the shelf is empty; fill it")
+    assert "breaker_open.md" in found["model gpt-shaky at openai"].remedy
+    assert "Send test" in found[f"alert target {target.name}"].remedy
+    text = response.content.decode()
+    for words in ("no answer within 0.05 s", "Pull the plug.", "5 failures in a row", "HTTP 500"):
+        assert words in text
+
+
+async def settle() -> None:
+    """A check that finds nothing."""
+
+
+def test_agents_are_links_to_their_pages(sign_in: Callable[..., Client], now: datetime) -> None:
+    agent = make_agent()
+    page = f'href="/admin/agents/agent/{agent.pk}/change/"'
+    client = sign_in("operator")
+    before = client.get("/admin/").content.decode().count(page)
+    add_turn(agent.slug, at=now, state=TurnState.FAILED, error_code="upstream-timeout")
+    add_turn(agent.slug, at=now)
+    Turn.objects.filter(agent=agent.slug, state=TurnState.DONE).update(first_token_ms=100)
+    assert client.get("/admin/").content.decode().count(page) == before + 2  # among the failures, and among the slow
