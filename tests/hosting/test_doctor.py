@@ -428,4 +428,4 @@ def test_all_at_once(patient: Patient) -> None:
             CSRF_TRUSTED_ORIGINS="https://a.b",
         )
     assert {"database", "cache", "host names"} <= report.failures
-    assert max(result["seconds"] for result in report.results.values()) < 10
+    assert max(result["seconds"] for result in report.results.values()) < 30

@@ -13,6 +13,9 @@ from observability.models import Limit
 from observability.rules import Rule, Visit, headers_of, rules_for
 from tests.factories import unique
 
+A_MOMENT_LATER = set(range(40, 61))
+"""What is left of a minute; a moment is longer on a busy machine."""
+
 
 def rule(measure="requests", quota=3, *, scope="agent"):
     return Rule(scope, measure, quota, f"chatbot:limit:test:{unique('counter')}")
@@ -31,7 +34,7 @@ def test_a_window_counts_down_and_then_refuses():
     verdicts = [ask(requests) for _ in range(5)]
     assert [verdict.standings[0].remaining for verdict in verdicts] == [2, 1, 0, 0, 0]
     assert [verdict.refused is not None for verdict in verdicts] == [False, False, False, True, True]
-    assert {verdict.standings[0].reset_s for verdict in verdicts} <= {59, 60}
+    assert {verdict.standings[0].reset_s for verdict in verdicts} <= A_MOMENT_LATER
     assert 0 < get_redis_connection("default").pttl(requests.counter) <= 60_000
 
 
@@ -131,10 +134,10 @@ def test_without_redis_memory_is_bounded(clock, settings, monkeypatch):
 def test_the_headers_say_how_a_caller_stands():
     requests, tokens, places = rule(quota=1), rule("tokens", 100, scope="key"), rule("concurrent", 9)
     told = headers_of(ask(requests, tokens, places))
-    assert told["RateLimit"] in {f'"agent-requests";r=0;t={t}, "key-tokens";r=100;t=60' for t in (59, 60)}
+    assert told["RateLimit"] in {f'"agent-requests";r=0;t={t}, "key-tokens";r=100;t=60' for t in A_MOMENT_LATER}
     assert told["RateLimit-Policy"] == '"agent-requests";q=1;w=60, "key-tokens";q=100;w=60'
     assert "Retry-After" not in told
-    assert int(headers_of(ask(requests))["Retry-After"]) in (59, 60)
+    assert int(headers_of(ask(requests))["Retry-After"]) in A_MOMENT_LATER
     assert headers_of(ask()) == {}
 
 

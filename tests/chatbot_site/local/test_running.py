@@ -99,7 +99,7 @@ def test_first_run_second_run_and_recovery(start, data_dir):
     assert "password" not in second.output
     assert "Created" not in second.output
     seconds = float(re.search(r"Ready after ([0-9.]+) s", second.output)[1])
-    assert seconds < 20  # under 5 on a machine with nothing else to do; this one runs other tests
+    assert seconds < 60  # under 5 on a machine with nothing else to do; this one runs other tests
 
     # the web server is killed: it comes back
     os.killpg(second.mark("webserver").pid, signal.SIGKILL)
