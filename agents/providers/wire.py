@@ -31,6 +31,8 @@ from observability.tracing import trace_headers
 # How long to wait for the usage, or for the end of the body, once the provider said that the answer is complete.
 _LINGER_S: Final = 2.0
 _LINGER_ENDED_S: Final = 0.05
+# How much longer, as a share of that, to look at what is there already.
+_ONE_MORE_LOOK: Final = 0.1
 _encode: Final = msgspec.json.Encoder().encode
 # Of a provider's patience: a turn's deadline is set a moment before its call is made.
 _MOST_OF_IT: Final = 0.8
@@ -177,16 +179,28 @@ class WireAnswer:
 
     async def _next_within(self, silence_s: float, left_s: float) -> bytes:
         if self._reader.finished:
-            silence_s = min(silence_s, _LINGER_ENDED_S if self._reader.ended else _LINGER_S)
+            return await self._rest(min(silence_s, left_s, _LINGER_ENDED_S if self._reader.ended else _LINGER_S))
         try:
             async with asyncio.timeout(min(silence_s, left_s)):
-                return await anext(self._chunks, b"") if self._reader.finished else await self._next_chunk()
+                return await self._next_chunk()
         except TimeoutError:
-            if self._reader.finished:
-                return b""
             silent = silence_s < left_s
             reason = "the stream fell silent" if silent else "the answer took too long"
             raise UpstreamTimedOut(reason, retryable=False, is_fault=True) from None
+
+    async def _rest(self, within_s: float) -> bytes:
+        """Return more of what follows a complete answer, such as its usage; b"": nothing came."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                # A process that had no core for so long learns that the time is over before it reads what came meanwhile: it looks
+                # once more.
+                over = loop.call_later(within_s, lambda: limit.reschedule(loop.time() + within_s * _ONE_MORE_LOOK))
+                try:
+                    return await anext(self._chunks, b"")
+                finally:
+                    over.cancel()
+        return b""
 
     async def _next_chunk(self) -> bytes:
         chunk = await anext(self._chunks, b"")

@@ -57,6 +57,8 @@ class Reply:
     gate: Gate | None = None
     """Waits for this gate before the chunk `gate_before_chunk` (a JSON answer waits before its headers)."""
     gate_before_chunk: int = 1
+    usage_gate: Gate | None = None
+    """Waits for this gate between a stream's finish reason and its usage."""
 
     cut_after_chunks: int | None = None
     cut_after_bytes: int | None = None

@@ -189,6 +189,8 @@ async def _stream(upstream: Upstream, call: Call, reply: Reply, writer: asyncio.
             if reply.gate and chunks + 1 == reply.gate_before_chunk:
                 await reply.gate.passed()
             await asyncio.sleep(reply.delay_between_s if chunks else 0)
+        if reply.usage_gate and b'"usage": ' in event:
+            await reply.usage_gate.passed()
         if event.endswith(wire.DONE):
             upstream.end(call, disconnected=False)  # a client may rightly leave once it has read this
         data = compressor.compress(event) + compressor.flush(zlib.Z_SYNC_FLUSH) if compressor else event

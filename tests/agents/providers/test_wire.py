@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import uvloop
 from pytest_django import Settings
 
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut, Usage
@@ -20,7 +21,7 @@ from agents.providers.keys import seal
 from agents.providers.wire import OpenAIWire, _endpoint, _transport
 from agents.versions.live import ProviderSnapshot
 from tests.meters import NotingMeter
-from tests.upstream import RawBytes, Redirect, Refusal, Reply, Silence, Upstream
+from tests.upstream import Gate, RawBytes, Redirect, Refusal, Reply, Silence, Upstream
 from tests.waiting import eventually
 
 TIMEOUTS = {"connect_timeout_s": 30.0, "first_token_timeout_s": 30.0, "between_tokens_timeout_s": 30.0, "total_timeout_s": 60.0}
@@ -68,8 +69,8 @@ def ask(*providers: ProviderSnapshot, stream: bool = True, meanwhile: Callable[[
         _forget_clients()
 
 
-async def ask_one(asked: ProviderSnapshot, *, stream: bool = True, within_s: float = 60, **fields: Any) -> tuple[str, Any]:
-    request = ModelRequest(
+def request_of(*, stream: bool = True, within_s: float = 60, **fields: Any) -> ModelRequest:
+    return ModelRequest(
         messages=[{"role": "user", "content": "Hello"}],
         **{
             "temperature": None,
@@ -81,7 +82,10 @@ async def ask_one(asked: ProviderSnapshot, *, stream: bool = True, within_s: flo
             **fields,
         },
     )
-    answer = await OpenAIWire(asked, "test-model").start(request)
+
+
+async def ask_one(asked: ProviderSnapshot, **fields: Any) -> tuple[str, Any]:
+    answer = await OpenAIWire(asked, "test-model").start(request_of(**fields))
     return "".join([text async for text in answer]), answer
 
 
@@ -167,16 +171,7 @@ def test_a_stream_cut_midway_keeps_what_came_and_is_not_retryable(upstream: Upst
     texts: list[str] = []
 
     async def run() -> None:
-        request = ModelRequest(
-            messages=[],
-            temperature=None,
-            top_p=None,
-            max_output_tokens=5,
-            stream=True,
-            deadline=asyncio.get_running_loop().time() + 60,
-            meter=NotingMeter(),
-        )
-        answer = await OpenAIWire(provider(upstream), "m").start(request)
+        answer = await OpenAIWire(provider(upstream), "m").start(request_of())
         async for text in answer:
             texts.append(text)
 
@@ -190,6 +185,41 @@ def test_a_stream_cut_after_its_finish_reason_is_complete(upstream: Upstream) ->
     upstream.script(Reply("all of it", usage=None, done_marker=False))
     [(text, _)] = ask(provider(upstream))
     assert text == "all of it"
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_usage_that_came_while_the_process_had_no_core_is_read(
+    upstream: Upstream, new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.providers.wire._LINGER_S", 1.0)
+    gate = Gate()
+    upstream.script(Reply("all of it", usage=(5, 3), usage_gate=gate))
+
+    async def lose_the_core_when_finished(answer: Any) -> None:
+        while not answer._reader.finished:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        gate.open()
+        upstream.wait_until(lambda calls: calls[0].finished_at is not None, "end")  # it has sent its usage; we do not look
+        time.sleep(1.1)  # noqa: ASYNC251 - on purpose
+
+    async def run() -> Usage | None:
+        answer = await OpenAIWire(provider(upstream), "m").start(request_of())
+        losing = asyncio.create_task(lose_the_core_when_finished(answer))
+        assert "".join([text async for text in answer]) == "all of it"
+        await losing
+        await _transport().aclose()
+        return answer.usage
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(run()) == Usage(5, 3)
+
+
+def test_a_usage_that_does_not_come_is_not_waited_for_long(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.providers.wire._LINGER_S", 0.1)
+    upstream.script(Reply("all of it", usage_gate=Gate()))
+    [(text, answer)] = ask(provider(upstream))
+    assert (text, answer.finish_reason, answer.usage) == ("all of it", "stop", None)
+    upstream.wait_for_disconnect()
 
 
 def test_silence_between_tokens_and_the_total_time_end_a_stream(upstream: Upstream) -> None:
