@@ -30,8 +30,14 @@ pytest_plugins = ["tests.browser", "tests.embedder", "tests.prometheus"]
 
 cut_off()
 
-# How long an example takes depends on who else uses the machine; a failing one prints how to replay it.
-hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+# How long an example takes depends on who else uses the machine; a failing one prints how to replay it. Fixtures of one test may
+# serve all its examples: each uses names of its own.
+hypothesis.settings.register_profile(
+    "project",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
 hypothesis.settings.load_profile("project")
 
 

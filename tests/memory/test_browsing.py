@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 from django.db import connections, transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory.browsing import (
@@ -79,7 +79,7 @@ def test_the_newest_comes_first_page_by_page(owner):
     assert (texts(page), page.next) == (["a"], "")
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 5))
 def test_pages_hold_every_memory_once_even_those_of_one_moment(minutes, limit):
     owner = new_owner()

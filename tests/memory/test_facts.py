@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory.facts.rules import MAX_CHARS, Statement, clauses, first_name, read_as, statements_in
@@ -425,7 +425,7 @@ def test_close_preferences_supersede(stored, finish):
     assert [fact.text for fact in facts(*turns, valid=True)] == ["I prefer window seats.", "I prefer coffee."]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10)
 @given(st.lists(st.sampled_from(HOMES[:4]), min_size=1, max_size=5), st.integers(1, 5))
 def test_what_is_stored_is_what_the_rules_say(stored, finish, said, at_once):
     person, turns = unique("person"), []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
@@ -220,7 +220,7 @@ def test_the_past_holds_finished_turns_with_a_reply_oldest_first(db: None) -> No
     assert (one.recent, two.recent) == (expected, expected)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example has a session of its own
+@settings(max_examples=50)  # each example has a session of its own
 @given(texts=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), max_size=8), turns=st.integers(0, 9), chars=st.integers(0, 200))
 def test_the_past_is_the_longest_run_of_newest_turns_within_both_limits(
     db: None, texts: list[tuple[int, int]], turns: int, chars: int

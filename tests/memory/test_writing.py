@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from django.db import connection, connections, transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory.embedders.client import EmbeddingFailed, EmbeddingModel, embedding_model
@@ -168,7 +168,7 @@ def test_names_of_the_speakers_are_neither_embedded_nor_indexed(embedder, finish
 text_of_turns = st.text(st.sampled_from("abcd \n.?!'é👋"), min_size=1, max_size=60)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 2), text_of_turns, text_of_turns), min_size=1, max_size=8), st.integers(1, 8))
 def test_rows_are_what_the_texts_say(embedder, finish, said, at_once):
     person = unique("person")

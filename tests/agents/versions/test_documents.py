@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.models import Agent, AgentVersion
@@ -91,14 +91,14 @@ documents = st.builds(
 
 
 @given(documents, st.sampled_from(FORMATS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_written_file_reads_back_exactly(document: AgentDocument, format: str) -> None:
     assert read_document(dump(document, format=format)) == document
 
 
 @pytest.mark.django_db
 @given(document=documents, format=st.sampled_from(FORMATS), published=st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_an_exported_agent_changes_nothing_when_applied(document: AgentDocument, format: str, published: bool) -> None:
     from django.db import transaction
 
