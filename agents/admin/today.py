@@ -1,6 +1,6 @@
 """What the start page says of today, for those who may see it: health, errors, how fast, what it cost, budgets and alerts.
 
-Each figure is read within half a second, or said to be missing: a busy database must not take the page with it.
+Each figure is read within a second, or said to be missing: a busy database must not take the page with it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .permissions import may_view_budgets, may_view_cost, may_view_doctor, may_v
 
 T = TypeVar("T")
 
-_DEADLINE_MS: Final = 500
+_DEADLINE_MS: Final = 1000
 _CHECKS_DEADLINE_S: Final = 1.0
 _DAYS: Final = 14
 _MOST_AGENTS: Final = 5
