@@ -37,7 +37,7 @@ from memory.receipts import ErasureNotFound, Receipt, read_receipt
 from memory.recollections import RecalledPassage
 from memory.sources import Whose
 from memory.summaries import Summarise, Written, keep_summarising
-from memory.transcripts import ConversationCard, ConversationNotFound, MessageCard, find_conversation, list_messages
+from memory.transcripts import ConversationCard, ConversationNotFound, MessageCard, find_conversation, list_messages, names_of_sessions
 from memory.turns import (
     FinishedTurn,
     NewTurn,
@@ -126,6 +126,7 @@ __all__ = [
     "meaning_of",
     "memory_counts",
     "name_owner",
+    "names_of_sessions",
     "names_of_users",
     "open_turns",
     "owner_for",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -51,6 +51,11 @@ class MessageCard:
     model: str
     finish_reason: str
     metadata: dict[str, str]
+
+
+def names_of_sessions(owner: str, conversation_ids: Iterable[int]) -> dict[int, str]:
+    """Return what `owner` calls these conversations: their session ids. Others' and deleted ones are left out."""
+    return dict(Conversation.objects.filter(owner=owner, id__in=list(conversation_ids)).values_list("id", "session_id"))
 
 
 def find_conversation(owner: str, *, agent: str, session_id: str, subject: str = "") -> ConversationCard:

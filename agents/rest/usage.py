@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, get_args
@@ -24,18 +24,24 @@ from agents.rest.authentication import caller_of
 from agents.rest.people_shapes import Query, Slug, read_query
 from agents.rest.private import check_agent, private_json
 from agents.rest.problems import KEY_NEEDED, problems
-from memory.api import names_of_users
-from observability.api import UsageLine, Wanted, forecast_usd, report_usage, run_burst
+from memory.api import names_of_sessions, names_of_users
+from observability.api import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, report_usage, run_burst
 from observability.errors import BadRequest
 
-GroupName = Literal["day", "agent", "key", "user", "model", "kind"]
+GroupName = Literal["day", "agent", "key", "user", "conversation", "model", "kind"]
 
 MOST_DAYS: Final = 366
 MOST_LINES: Final = 10_000
+MOST_DEAREST: Final = 100
 CSV_TYPE: Final = "text/csv"
 _SUMS: Final = tuple(field.name for field in fields(UsageLine) if field.name != "group")
 MEASURES: Final = (*_SUMS, "saved_by_caching_usd")
 _GROUPS: Final[tuple[GroupName, ...]] = get_args(GroupName)
+_KEPT_BY_CONVERSATION: Final = {"conversation", "agent", "day", "key"}
+_NAMES_OF: Final[Mapping[str, Callable[[str, Iterable[int]], Mapping[int, str]]]] = {
+    "user": names_of_users,
+    "conversation": names_of_sessions,
+}
 # What a spreadsheet would take for a formula.
 _FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,6 +53,9 @@ class UsageQuery(Query):
         default=(), description=f"What to group by, in this order, with commas: {', '.join(_GROUPS)}. Absent: one line of everything."
     )
     agent: Slug | None = Field(default=None, description="Only of this agent.")
+    dearest: int | None = Field(
+        default=None, ge=1, le=MOST_DEAREST, description="Only so many lines, the most expensive first, of those that cost something."
+    )
     format: Literal["json", "csv"] | None = Field(default=None, description="`csv`: the same as `Accept: text/csv`.")
 
     @field_validator("by", mode="before")
@@ -57,6 +66,8 @@ class UsageQuery(Query):
             raise ValueError(f"cannot be {unknown[0]!r}; choose of {', '.join(_GROUPS)}, with commas between them")
         if len(set(names)) < len(names):
             raise ValueError("names a group twice")
+        if "conversation" in names and (others := [name for name in names if name not in _KEPT_BY_CONVERSATION]):
+            raise ValueError(f"cannot be 'conversation' together with {others[0]!r}, only with day, agent and key")
         return tuple(names)
 
     @field_validator("first", "last", mode="before")
@@ -89,6 +100,9 @@ class UsageLineShape(BaseModel):
     agent: str | None = Field(default=None, description="The agent's slug.")
     key: str | None = Field(default=None, description="The key's public id.")
     user: str | None = Field(default=None, description="The user; null: none was named, or the user was erased since.")
+    conversation: str | None = Field(
+        default=None, description="The session_id, unique for an agent and user; null: none, or the conversation was deleted since."
+    )
     model: str | None = None
     kind: str | None = Field(default=None, description="chat, embedding, summary, facts, evaluation or routing.")
     attempts: int = Field(description="Calls of models, failed ones included, and answers from the reply cache.")
@@ -144,7 +158,7 @@ class UsageView(AsyncAPIView):
         parameters=[
             OpenApiParameter(
                 field.alias or name,
-                OpenApiTypes.DATE if field.alias else OpenApiTypes.STR,
+                OpenApiTypes.DATE if field.alias else OpenApiTypes.INT if name == "dearest" else OpenApiTypes.STR,
                 description=field.description or "",
                 enum=["json", "csv"] if name == "format" else None,
             )
@@ -166,7 +180,7 @@ class UsageView(AsyncAPIView):
         today = datetime.now(UTC).date()
         first, last = query.days(today)
         agent = None if query.agent is None else await check_agent(caller, query.agent)
-        wanted, lines = await run_burst(_lines, caller, first=first, last=last, by=query.by, agent=agent)
+        wanted, lines = await run_burst(_lines, caller, query, first=first, last=last, agent=agent)
         wants_csv = query.format == "csv" or (query.format is None and request.accepted_renderer.media_type == CSV_TYPE)
         if wants_csv:
             return csv_answer(lines, by=query.by, name=f"usage-{first}-{last}")
@@ -176,27 +190,50 @@ class UsageView(AsyncAPIView):
         return private_json(answer | {"lines": [line_as_json(line) for line in lines]})
 
 
-def _lines(caller: Caller, *, first: date, last: date, by: Sequence[GroupName], agent: str | None) -> tuple[Wanted, list[UsageLine]]:
+def _lines(caller: Caller, query: UsageQuery, *, first: date, last: date, agent: str | None) -> tuple[Wanted, list[UsageLine]]:
     """Return what is wanted, of all keys of the caller's owner, revoked ones included, and its lines."""
     key_owner = ApiKey.objects.filter(prefix=caller.key_id).values("owner")
     keys = list(ApiKey.objects.filter(owner__in=key_owner).values_list("prefix", flat=True))
     wanted = Wanted(first=first, last=last, keys=keys, agents=None if agent is None else [agent])
-    lines = report_usage(wanted, by=by, limit=MOST_LINES + 1)
+    if query.dearest:
+        return wanted, _named(_dearest(wanted, query.by, limit=query.dearest), caller.owner)
+    lines = report_usage(wanted, by=query.by, limit=MOST_LINES + 1)
     if len(lines) > MOST_LINES:
         raise BadRequest(
-            f"That is more than {MOST_LINES:,} lines. Ask for fewer days, one agent, or fewer groups.", fields={"by": ["is too fine"]}
+            f"That is more than {MOST_LINES:,} lines. Ask for fewer days, one agent, fewer groups, or the dearest ones.",
+            fields={"by": ["is too fine"]},
         )
-    return wanted, name_users(lines, caller.owner) if "user" in by else lines
+    return wanted, _merge(_named(lines, caller.owner))
 
 
-def name_users(lines: Sequence[UsageLine], owner: str) -> list[UsageLine]:
-    """Return `lines` with people's names for their numbers; all without a name are one."""
-    names = names_of_users(owner, {line.group["user"] for line in lines})
-    merged: dict[tuple[Any, ...], UsageLine] = {}
-    for line in lines:
-        group = line.group | {"user": names.get(line.group["user"])}
-        place = tuple(group.values())
-        merged[place] = UsageLine(group=group, **_sums(line, merged.get(place)))
+def _dearest(wanted: Wanted, by: Sequence[GroupName], *, limit: int) -> list[UsageLine]:
+    """Return the most expensive lines: of people and of conversations in the quick way, of those that there are."""
+    match sorted(by):
+        case ["user"]:
+            return dearest_people(wanted, limit=limit)
+        case ["conversation"] | ["agent", "conversation"]:
+            lines = dearest_conversations(wanted, limit=limit)
+            return [replace(line, group={name: line.group[name] for name in by}) for line in lines]
+        case _:
+            return [line for line in report_usage(wanted, by=by, dearest=True, limit=limit) if line.cost_usd]
+
+
+def _named(lines: Sequence[UsageLine], owner: str) -> list[UsageLine]:
+    """Return `lines` with what `owner` calls people and conversations for their numbers; None for those without a name."""
+    names: dict[str, Mapping[int, str]] = {}
+    for group, names_of in _NAMES_OF.items():
+        if numbers := {line.group[group] for line in lines if group in line.group}:
+            names[group] = names_of(owner, numbers)
+    return [replace(line, group=line.group | {group: known.get(line.group[group]) for group, known in names.items()}) for line in lines]
+
+
+def _merge(lines: Sequence[UsageLine]) -> list[UsageLine]:
+    """Return `lines` with those as one that differ in nothing but whose they are, where that has no name."""
+    merged: dict[Any, UsageLine] = {}
+    for number, line in enumerate(lines):
+        values = tuple(line.group.values())
+        place = values if None in values else number  # two users may call their sessions the same
+        merged[place] = UsageLine(group=line.group, **_sums(line, merged.get(place)))
     return list(merged.values())
 
 

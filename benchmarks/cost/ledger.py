@@ -113,18 +113,25 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
     }
 
 
+def _last_at(rows: int) -> datetime | None:
+    """Return when the last row is of; None where there are fewer than `rows`."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT max(started_at) FROM observability_attempt HAVING count(*) >= %s", [rows])
+        return next((last_at for (last_at,) in cursor.fetchall()), None)
+
+
 def measure(rows: int, rounds: int) -> dict[str, Any]:
     """Fill the database, unless it is, and time every report."""
     from django.db import connection
 
     from observability.api import Wanted, report_usage
 
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*), max(started_at) FROM observability_attempt")
-        there, last_at = cursor.fetchone() or (0, None)
-    is_filled = last_at is not None and there >= rows
-    until = last_at if is_filled else datetime.now(UTC)
-    summing_s = 0.0 if is_filled else fill(rows, until=until)
+    until, summing_s = _last_at(rows), 0.0
+    if until is None:
+        until = datetime.now(UTC)
+        summing_s = fill(rows, until=until)
     figures = []
     for name, ask in questions(until.date()).items():
         took = []

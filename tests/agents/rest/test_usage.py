@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from memory.models import Subject
+from memory.models import Conversation, Subject
 from observability.models import AttemptKind
 from tests.factories import make_agent, make_key
 from tests.ledger import NOON, spend
@@ -97,6 +97,53 @@ def test_lines_by_groups_in_their_order(usage, spending, agent, key):
     assert (line["agent"], line["key"], line["cost_usd"]) == (agent.slug, key.key.prefix, "7")
 
 
+def conversation(key, agent, session_id, *, user="ada"):
+    owner = f"owner:{key.key.owner_id}"
+    subject, _ = Subject.objects.get_or_create(owner=owner, name=user)
+    return Conversation.objects.create(subject=subject, owner=owner, agent=agent.slug, session_id=session_id).pk
+
+
+def test_the_dearest_conversations(usage, spending, key, agent):
+    other = make_key(agent, scopes=["usage"])
+    spending("1", conversation_id=conversation(key, agent, "order-1"))
+    dear = conversation(key, agent, "order-2")
+    spending("2", conversation_id=dear)
+    spending("2", conversation_id=dear, started_at=NOON - timedelta(days=2))
+    spending("3", conversation_id=conversation(key, agent, "order-2", user="bob"))
+    spending("9")  # of no conversation
+    spending("9", conversation_id=conversation(other, agent, "foreign"), key=other.key.prefix)
+    spending("0", conversation_id=conversation(key, agent, "cached"))
+    lines = usage(f"{DAYS}&by=conversation,agent&dearest=2").json()["lines"]
+    assert [(line["conversation"], line["agent"], line["cost_usd"]) for line in lines] == [
+        ("order-2", agent.slug, "4"),
+        ("order-2", agent.slug, "3"),
+    ]
+    Conversation.objects.filter(pk=dear).delete()
+    lines = usage(f"{DAYS}&by=conversation&dearest=100").json()["lines"]
+    assert [(line["conversation"], line["cost_usd"]) for line in lines] == [(None, "4"), ("order-2", "3"), ("order-1", "1")]
+    assert "agent" not in lines[0]
+
+
+def test_the_dearest_lines_of_other_groups(usage, spending, key):
+    spending("1", subject_id=person(key, "ada"), model="small")
+    spending("2", subject_id=person(key, "bob"), model="large")
+    spending("4", subject_id=person(key, "session/s1"), model="middling")
+    spending("0", model="free")
+    assert [line["user"] for line in usage(f"{DAYS}&by=user&dearest=2").json()["lines"]] == [None, "bob"]
+    assert [line["model"] for line in usage(f"{DAYS}&by=model&dearest=9").json()["lines"]] == ["middling", "large", "small"]
+    assert usage(f"{DAYS}&dearest=1").json()["lines"][0]["cost_usd"] == "7"
+
+
+def test_conversations_that_nobody_can_name_are_one_line(usage, spending, key, agent):
+    spending("1", conversation_id=2**60)
+    spending("2", conversation_id=2**60 + 1)
+    spending("4")
+    spending("8", conversation_id=conversation(key, agent, "s"))
+    spending("16", conversation_id=conversation(key, agent, "s", user="bob"))
+    lines = usage(f"{DAYS}&by=conversation").json()["lines"]
+    assert sorted((line["conversation"] or "", line["cost_usd"]) for line in lines) == [("", "7"), ("s", "16"), ("s", "8")]
+
+
 def test_users_have_their_names_and_the_erased_none(usage, spending, key):
     other = make_key(make_agent(), scopes=["usage"])
     ada = person(key, "ada")
@@ -159,6 +206,10 @@ def test_json_where_the_address_says_so_whatever_is_accepted(usage):
         ("from=2020-01-01&to=2026-11-01", "from", "more than 366 days"),
         ("by=day,planet", "by", "'planet'"),
         ("by=day,day", "by", "twice"),
+        ("by=conversation,model", "by", "only with day, agent and key"),
+        ("dearest=0", "dearest", "1"),
+        ("dearest=101", "dearest", "100"),
+        ("dearest=many", "dearest", "integer"),
         ("format=xml", "format", "json"),
         ("colour=red", "colour", "is not a"),
     ],
