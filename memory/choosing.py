@@ -82,10 +82,14 @@ def choose(
 
 
 class _Tokens(dict[int, int]):
-    """What each of `ranked` costs, by place, counted when it is asked for: of most never."""
+    """What each of `ranked` costs, by place, counted when it is asked for: of most never.
+
+    `at_least`: what it costs at least, as a text has one token or more for each of its words.
+    """
 
     def __init__(self, ranked: Sequence[Ranked], tokens_of: Callable[[Ranked], int]) -> None:
         super().__init__()
+        self.at_least = [max(len(passage.text.split()), 1) for passage in ranked]
         self._ranked = ranked
         self._tokens_of = tokens_of
 
@@ -104,12 +108,17 @@ class _Values(dict[int, float]):
         self._threshold = threshold
 
     def __missing__(self, place: int) -> float:
-        value = self[place] = self._less_length(place, lambda: self._tokens[place])
+        value = self[place] = -math.inf if self._is_below(place) else self._less_length(place, self._tokens[place])
         return value
 
     def best_first(self, *, may_fit: Callable[[int], bool]) -> Iterator[int]:
-        """Give the places that may fit, the most valuable first. No more tokens are counted than it takes."""
-        waiting = [(-(self[place] if place in self else self._at_most(place)), place) for place in range(len(self._ranked))]
+        """Give the places that may fit and reach the threshold, the most valuable first. No more tokens are counted than it takes."""
+        at_least = self._tokens.at_least
+        waiting = [
+            (-(self[place] if place in self else self._less_length(place, at_least[place])), place)
+            for place in range(len(self._ranked))
+            if not self._is_below(place)
+        ]
         heapq.heapify(waiting)
         while waiting:
             at_most, place = waiting[0]
@@ -121,12 +130,11 @@ class _Values(dict[int, float]):
                 heapq.heappop(waiting)
                 yield place
 
-    def _at_most(self, place: int) -> float:
-        return self._less_length(place, lambda: _fewest_tokens(self._ranked[place]))
+    def _is_below(self, place: int) -> bool:
+        return bool(self._threshold) and self._ranked[place].score < self._threshold
 
-    def _less_length(self, place: int, length: Callable[[], int]) -> float:
-        score = self._ranked[place].score
-        return -math.inf if self._threshold and score < self._threshold else score - _PRICE_OF_LENGTH * math.log(length())
+    def _less_length(self, place: int, tokens: int) -> float:
+        return self._ranked[place].score - _PRICE_OF_LENGTH * math.log(tokens)
 
 
 class _Choosing:
@@ -161,7 +169,7 @@ class _Choosing:
 
     def may_fit(self, place: int) -> bool:
         """Tell whether a passage may be within the budget, without counting its tokens."""
-        return _fewest_tokens(self._ranked[place]) <= self._tokens_left
+        return self._tokens.at_least[place] <= self._tokens_left
 
     def leave_the_rest(self) -> None:
         """Note why the passages that were not considered are left out."""
@@ -211,11 +219,6 @@ class _Choosing:
         """Return the question without which `passage` says little: the one it answers in a few words."""
         answers = passage.features.get("answers_question", 0.0) >= _SURELY_ANSWERS
         return self._places.get((passage.owner_id, passage.seq - 1)) if answers and len(words(passage.text)) <= _SHORT_WORDS else None
-
-
-def _fewest_tokens(passage: Ranked) -> int:
-    """A text has at least one token for each of its words."""
-    return max(len(passage.text.split()), 1)
 
 
 def _told_by_facts(ranked: Sequence[Ranked], values: _Values, *, threshold: float) -> set[int]:
