@@ -13,9 +13,11 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram, values
 from prometheus_client.metrics import MetricWrapperBase
 
+from observability.slot_files import SlotFile
 from observability.slots import folder, slot
 
 if folder() is not None:
+    values.MmapedDict = SlotFile  # type: ignore[attr-defined] # what the values of the next line are kept in
     values.ValueClass = values.MultiProcessValue(slot)  # type: ignore[no-untyped-call] # read whenever a metric is made
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 

@@ -6,8 +6,6 @@ The database is asked for at most a second. Where it does not answer, its part i
 from __future__ import annotations
 
 import asyncio
-import struct
-import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -61,11 +59,7 @@ async def expose() -> tuple[bytes, str]:
 def _write(standing: Sequence[Metric]) -> tuple[bytes, str]:
     if (path := folder()) is not None:
         forget_the_dead(path)
-    try:
-        page = ExportToDjangoView(HttpRequest())
-    except struct.error:  # a process that starts has made its file this moment, and not yet written its first line
-        time.sleep(0.01)
-        page = ExportToDjangoView(HttpRequest())
+    page = ExportToDjangoView(HttpRequest())
     return page.content + generate_latest(_Standing(standing)), page["Content-Type"]
 
 
