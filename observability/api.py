@@ -57,7 +57,7 @@ from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
 from observability.statements import Statement, run_together
-from observability.succession import hand_on_limits
+from observability.succession import hand_on_limits, share_budgets
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -182,6 +182,7 @@ __all__ = [
     "run_together",
     "seal",
     "settle_attempts",
+    "share_budgets",
     "show_breaker",
     "store_prices",
     "unseal",

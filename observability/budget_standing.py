@@ -13,6 +13,7 @@ from django.db.models import Count
 from observability.models import Budget, BudgetPeriod, BudgetScope
 from observability.money import usd
 from observability.periods import period_of
+from observability.succession import payers_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,8 @@ def standings(budgets: Sequence[Budget], *, at: datetime | None = None) -> dict[
 
 
 def budgets_of_key(key: str) -> list[tuple[Budget, BudgetStanding]]:
-    """Return the budgets for the API key whose public id is `key`, and how each stands now."""
-    budgets = list(Budget.objects.filter(scope=BudgetScope.KEY, key=key).order_by("name"))
+    """Return the budgets that the API key whose public id is `key` spends from, and how each stands now."""
+    budgets = list(Budget.objects.filter(scope=BudgetScope.KEY, key__in=[key, *payers_of([key])]).order_by("name"))
     found = standings(budgets)
     return [(budget, found[budget.pk]) for budget in budgets]
 

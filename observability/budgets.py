@@ -21,6 +21,7 @@ from observability.periods import period_of
 from observability.polled import Polled
 from observability.rollups import IN_NO_SUM
 from observability.statements import Statement, run_together
+from observability.succession import with_sharing
 
 _ADD_PERIODS: Final = """
     INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
@@ -52,7 +53,8 @@ _COUNT_SO_FAR: Final = f"""
               AND started_at >= period.starts_at AND started_at < period.ends_at
               AND (period.subject_id = 0 OR subject_id = period.subject_id)
         ) AS used
-        WHERE (budget.agent = '' OR used.agent = budget.agent) AND (budget.key = '' OR used.key = budget.key)
+        WHERE (budget.agent = '' OR used.agent = budget.agent)
+          AND (budget.key IN ('', used.key) OR used.key IN (SELECT key FROM observability_sharedbudget WHERE payer = budget.key))
     )
     FROM observability_budget budget
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
@@ -250,8 +252,8 @@ def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None
 
 
 def active_budgets() -> list[Budget]:
-    """Return the budgets that hold now."""
-    return list(Budget.objects.filter(is_active=True).order_by("id"))
+    """Return the budgets that hold now, each with the keys that share it."""
+    return with_sharing(Budget.objects.filter(is_active=True).order_by("id"))
 
 
 budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.0)
@@ -274,9 +276,9 @@ def _applies(budget: Budget, claim: Claim) -> bool:
         return False
     match budget.scope:
         case BudgetScope.KEY:
-            return budget.key == claim.key
+            return budget.is_for_key(claim.key)
         case BudgetScope.USER:
-            return claim.subject_id != 0 and (not budget.key or budget.key == claim.key)
+            return claim.subject_id != 0 and budget.is_for_key(claim.key)
         case _:
             return True
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from agents.errors import Conflict
 from agents.models import Agent, ApiKey, KeyOwner
-from observability.api import hand_on_limits
+from observability.api import hand_on_limits, share_budgets
 
 LONGEST_OVERLAP: Final = timedelta(days=90)
 HOLDS_WITHIN_S: Final = 5
@@ -46,8 +46,12 @@ def issue_key(
     expires_at: datetime | None = None,
     author: User | None = None,
     replaces: ApiKey | None = None,
+    maker: ApiKey | None = None,
 ) -> IssuedKey:
-    """Make a key of `owner`. Without scopes, or without agents, it opens nothing."""
+    """Make a key of `owner`. Without scopes, or without agents, it opens nothing.
+
+    It spends from the budgets of the key that made it, and of the one that it replaces, too.
+    """
     with transaction.atomic():
         made, secret = ApiKey.objects.create_key(
             owner=owner,
@@ -60,11 +64,12 @@ def issue_key(
         )
         key = ApiKey.objects.get(pk=made.pk)
         key.agents.set(agents)
+        share_budgets([payer.prefix for payer in (maker, replaces) if payer], key=key.prefix)
     return IssuedKey(key, secret)
 
 
-def rotate_key(key: ApiKey, *, overlap: timedelta, author: User | None = None) -> IssuedKey:
-    """Make a successor that may do the same within like budgets, and let `key` go on for `overlap`, so that clients can change over.
+def rotate_key(key: ApiKey, *, overlap: timedelta, author: User | None = None, maker: ApiKey | None = None) -> IssuedKey:
+    """Make a successor that may do the same within the same budgets, and let `key` go on for `overlap`, so that clients can change over.
 
     A key that was made for a while has a successor that lives as long, counted from now.
 
@@ -87,8 +92,9 @@ def rotate_key(key: ApiKey, *, overlap: timedelta, author: User | None = None) -
             expires_at=now + (old.expiry_date - old.created) if old.expiry_date else None,
             author=author,
             replaces=old,
+            maker=maker,
         )
-        hand_on_limits(old.prefix, to=issued.key.prefix, at=now)
+        hand_on_limits(old.prefix, to=issued.key.prefix)
         ends_at = now + overlap
         old.expiry_date = min(old.expiry_date, ends_at) if old.expiry_date else ends_at
         old.save(update_fields=["expiry_date"])

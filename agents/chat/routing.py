@@ -67,11 +67,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sparing:
-    """A budget that asks for cheaper models. Empty: any. `people`: only for these, as (owner, name)."""
+    """A budget that asks for cheaper models. Empty or None: any. `people`: only for these, as (owner, name)."""
 
     budget: str
     agent: str
-    key: str
+    keys: frozenset[str] | None = None
     people: frozenset[tuple[str, str]] | None = None
 
 
@@ -82,7 +82,7 @@ def _read_sparing() -> list[_Sparing]:
         _Sparing(
             budget=it.budget,
             agent=it.agent,
-            key=it.key,
+            keys=it.keys,
             people=None if it.subject_ids is None else frozenset(people[number] for number in it.subject_ids if number in people),
         )
         for it in sparing
@@ -181,7 +181,8 @@ async def _asking_to_save(question: Question, answering: Answering) -> str:
     owner, session_id = resolve_session(caller, session_id) if session_id else (caller.owner, "")
     person = (owner, subject_name(caller, user=question.user, session_id=session_id))
     for it in await sparing_now.get():
-        if it.agent in ("", answering.slug) and it.key in ("", caller.key_id) and (it.people is None or person in it.people):
+        is_for_key = it.keys is None or caller.key_id in it.keys
+        if is_for_key and it.agent in ("", answering.slug) and (it.people is None or person in it.people):
             return it.budget
     return ""
 

@@ -1,7 +1,7 @@
 """API keys over HTTP: a key with the scope `manage_keys` makes, lists, rotates and revokes its owner's keys.
 
 It hands on nothing that it has not itself: scopes, agents and its own end bound every key that it makes or rotates, and one that
-opens more than it does is not for it to rotate. A token never manages keys.
+opens more than it does is not for it to rotate. What they spend counts on its own budgets, too. A token never manages keys.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ def _create(own: ApiKey, asked: NewKey) -> dict[str, Any]:
         agents=_agents(own, asked.agents),
         all_agents=asked.all_agents,
         expires_at=_no_later(own, expires_at),
+        maker=own,
     )
     return _with_secret(issued)
 
@@ -146,7 +147,7 @@ def _rotate(own: ApiKey, asked: tuple[str, Rotation]) -> dict[str, Any]:
     _check_scopes(own, key.scopes)
     if not own.all_agents and (key.all_agents or not _slugs(key) <= _slugs(own)):
         raise MissingScope("That key opens agents that this one does not. Rotate it with one that does, or ask an operator.")
-    issued = rotate_key(key, overlap=timedelta(seconds=rotation.overlap_s))
+    issued = rotate_key(key, overlap=timedelta(seconds=rotation.overlap_s), maker=own)
     # `own` is as it was before, also where it rotated itself.
     if issued.key.expiry_date != (ends_at := _no_later(own, issued.key.expiry_date)):
         issued.key.expiry_date = ends_at

@@ -14,7 +14,7 @@ from observability.models.alerts import (
     TargetKind,
     Telling,
 )
-from observability.models.budgets import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice, Period, Reservation
+from observability.models.budgets import Budget, BudgetPeriod, BudgetScope, OnUnknownPrice, Period, Reservation, SharedBudget
 from observability.models.doctor import DoctorReport
 from observability.models.ledger import (
     Attempt,
@@ -59,6 +59,7 @@ __all__ = [
     "Reservation",
     "RollupState",
     "SavedBy",
+    "SharedBudget",
     "TargetKind",
     "Telling",
     "TotalOfConversation",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db import models
 from django.db.models import F, Q
 
@@ -32,7 +34,13 @@ class Budget(models.Model):
     is_active = models.BooleanField("active", default=True)
     scope = models.CharField("for", max_length=5, choices=BudgetScope.choices, default=BudgetScope.ALL)
     agent = models.CharField(max_length=63, blank=True, default="", help_text="The agent's address name; of users: only with this agent.")
-    key = models.CharField("API key", max_length=40, blank=True, default="", help_text="Its public id; of users: only with this key.")
+    key = models.CharField(
+        "API key",
+        max_length=40,
+        blank=True,
+        default="",
+        help_text="Its public id; of users: only with this key. Keys that it made or that take its place spend from it, too.",
+    )
     period = models.CharField("every", max_length=5, choices=Period.choices, default=Period.MONTH)
     time_zone = models.CharField(max_length=63, default="UTC", help_text="In which periods begin, such as Europe/Berlin.")
     limit_usd = models.DecimalField("limit (USD)", max_digits=14, decimal_places=4, null=True, blank=True)
@@ -62,8 +70,28 @@ class Budget(models.Model):
             models.CheckConstraint(condition=Q(cheaper_at=None) | Q(cheaper_at__range=(1, 100)), name="cheaper_at_is_a_percentage"),
         ]
 
+    sharing: Collection[str] = ()  # the keys that spend from it besides `key`, where they were read with it
+
     def __str__(self) -> str:
         return self.name
+
+    def is_for_key(self, key: str) -> bool:
+        """Tell whether calls of `key` are within what the budget is for, as far as keys go."""
+        return not self.key or key == self.key or key in self.sharing
+
+
+class SharedBudget(models.Model):
+    """That an API key spends from the budgets of another one, too, which made it or whose place it takes. Never changed."""
+
+    pk = models.CompositePrimaryKey("key", "payer")
+    key = models.CharField(max_length=40, help_text="The public id of the one that spends.")
+    payer = models.CharField(max_length=40, help_text="The public id of the one whose budgets it spends from.")
+
+    class Meta:
+        indexes = [models.Index(fields=["payer", "key"], name="shared_budget_by_payer")]
+
+    def __str__(self) -> str:
+        return f"{self.key} spends from {self.payer}'s"
 
 
 class BudgetPeriod(models.Model):

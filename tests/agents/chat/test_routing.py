@@ -169,7 +169,10 @@ def test_every_message_goes_to_the_cheaper_model_once_a_budget_that_applies_asks
 
     fields = {"agent": "", "key": "", **fields}
     it = routing._Sparing(
-        budget="team", agent=fields["agent"], key=fields["key"], people=frozenset() if fields.get("scope") == "user" else None
+        budget="team",
+        agent=fields["agent"],
+        keys=frozenset({fields["key"]}) if fields["key"] else None,
+        people=frozenset() if fields.get("scope") == "user" else None,
     )
     monkeypatch.setattr(sparing_now, "_known", (float("inf"), [it]))
     monkeypatch.setattr(budgets_now, "_known", (float("inf"), [Budget(name="team", limit_tokens=1, cheaper_at=80)]))

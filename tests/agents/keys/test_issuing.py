@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection, connections
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from agents.access.issuing import NotRotatable, revoke_key, rotate_key
 from agents.models import ApiKey
-from observability.budgets import begin_period
+from observability.api import budgets_of_key
+from observability.budgets import Claim, active_budgets, begin_period, reserve
 from observability.models import Budget, BudgetPeriod, Limit
 from tests.factories import make_agent, make_key
+from tests.ledger import spend
 
 DAY = timedelta(days=1)
 
@@ -93,27 +97,58 @@ def test_the_primary_key_holds_nothing_of_the_hash(db: None) -> None:
         assert cursor.fetchone() == (key.pk,)
 
 
-def test_a_successor_takes_over_what_limits_the_old_key(db: None) -> None:
-    old, now = make_key().key, timezone.now()
-    budget = Budget.objects.create(name="Web shop", scope="key", key=old.prefix, limit_usd=5)
-    begin_period(budget, at=now)
-    BudgetPeriod.objects.filter(budget=budget).update(spent_usd=3, reserved_usd=1, spent_tokens=30, reserved_tokens=10)
-    each = Budget.objects.create(name="Its users", scope="user", key=old.prefix, limit_tokens=100)
+def test_a_successor_has_limits_like_the_old_keys(db: None) -> None:
+    old = make_key().key
     Limit.objects.create(scope="key", name=old.prefix, requests_per_minute=7)
-    Budget.objects.create(name="Everything", limit_usd=100)
-
     new = rotate_key(old, overlap=DAY).key
-    copy, for_each = Budget.objects.get(scope="key", key=new.prefix), Budget.objects.get(scope="user", key=new.prefix)
-    assert (copy.name, copy.limit_usd, copy.period, for_each.limit_tokens) == (
-        f"Web shop ({new.prefix})",
-        5,
-        budget.period,
-        each.limit_tokens,
-    )
-    period = BudgetPeriod.objects.get(budget=copy)
-    assert (period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens) == (4, 0, 40, 0)
     assert Limit.objects.get(name=new.prefix).requests_per_minute == 7
-    assert Budget.objects.count() == 5
 
+
+def test_a_successor_spends_from_the_old_keys_budgets_also_while_both_work(db: None) -> None:
+    old = make_key().key
+    budget = Budget.objects.create(name="Web shop", scope="key", key=old.prefix, limit_usd=5)
+    each = Budget.objects.create(name="Its users", scope="user", key=old.prefix, limit_usd=4)
+    new = rotate_key(old, overlap=DAY).key
     newest = rotate_key(new, overlap=DAY).key
-    assert Budget.objects.get(scope="key", key=newest.prefix).name == f"Web shop ({newest.prefix})"
+    stranger = make_key().key
+    assert _ask("3", key=old.prefix) is None
+    assert _ask("2", key=newest.prefix) == "Its users"
+    assert _ask("1", key=newest.prefix) is None
+    assert _ask("2", key=new.prefix, subject_id=8) == "Web shop"
+    assert _ask("2", key=stranger.prefix) is None
+    assert not Budget.objects.filter(key__in=[new.prefix, newest.prefix]).exists()
+    assert [found for found, _ in budgets_of_key(newest.prefix)] == [budget]
+    assert each.pk not in {found.pk for found, _ in budgets_of_key(stranger.prefix)}
+
+
+def test_a_new_budget_counts_what_keys_that_share_it_spent(db: None) -> None:
+    maker = make_key().key
+    made = make_key(maker=maker).key
+    spend("2", key=maker.prefix, started_at=timezone.now())
+    spend("1", key=made.prefix, started_at=timezone.now())
+    spend("4", key=make_key().key.prefix, started_at=timezone.now())
+    budget = Budget.objects.create(name="Web shop", scope="key", key=maker.prefix, limit_usd=5)
+    begin_period(budget, at=timezone.now())
+    assert BudgetPeriod.objects.get(budget=budget).spent_usd == 3
+
+
+def test_whoever_makes_keys_spends_no_more_with_them(db: None) -> None:
+    maker = make_key().key
+    Budget.objects.create(name="Maker", scope="key", key=maker.prefix, limit_usd=5)
+    made = make_key(maker=maker, owner=maker.owner).key
+    Budget.objects.create(name="Made", scope="key", key=made.prefix, limit_usd=2)
+    of_made = make_key(maker=made, owner=maker.owner).key
+    taken_over = rotate_key(make_key(owner=maker.owner).key, overlap=DAY, maker=maker).key
+    assert _ask("3", key=made.prefix) == "Made"
+    assert _ask("2", key=of_made.prefix) is None
+    assert _ask("1", key=made.prefix) == "Made"
+    assert _ask("2", key=taken_over.prefix) is None
+    assert _ask("2", key=maker.prefix) == "Maker"
+    assert _ask("1", key=maker.prefix) is None
+
+
+def _ask(usd: str, *, key: str, subject_id: int = 7) -> str | None:
+    """Promise a call of `key` so much; return the budget that refuses it."""
+    claim = Claim(attempt_id=uuid7(), agent="helper", key=key, subject_id=subject_id, usd=Decimal(usd), tokens=1, at=timezone.now())
+    [refusal] = reserve([claim], budgets=[budget for budget in active_budgets() if budget.key])
+    return refusal.budget if refusal else None

@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from agents.access.issuing import revoke_key
 from agents.models import ApiKey, Scope
-from tests.factories import make_agent, make_key, make_key_owner
+from observability.models import Budget
+from tests.factories import make_agent, make_key, make_key_owner, unique
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("live_db")
@@ -44,6 +45,20 @@ def test_a_key_is_made_shown_once_and_works(make_chat_agent, upstream, calling, 
     assert [key["id"] for key in listed.json()["keys"]] == [made["id"], manager.key.prefix]
     assert made["key"].partition(".")[2] not in listed.text
     assert ApiKey.objects.get(prefix=made["id"]).owner == manager.key.owner
+
+
+def test_what_a_key_makes_or_rotates_spends_from_its_budget_at_once(make_chat_agent, upstream, calling, chat, problem):
+    agent = make_chat_agent(upstream, access="key")
+    manager = make_key(agent, scopes=MANAGING)
+    sister = make_key(agent, owner=manager.key.owner)
+    budget = Budget.objects.create(name=unique("budget"), scope="key", key=manager.key.prefix, limit_tokens=1)
+    eventually(lambda: chat(calling(manager), agent).status_code == 402, what="the budget holds")
+    made = make(calling(manager), agent).json()["key"]
+    problem(chat(calling(made), agent), 402)
+    assert chat(calling(sister), agent).status_code == 200
+    rotated = calling(manager).post(f"/api/keys/{sister.key.prefix}/rotate", json={}).json()["key"]
+    assert budget.name in problem(chat(calling(rotated), agent), 402)["detail"]
+    assert chat(calling(sister), agent).status_code == 200
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope.values) - {"manage_keys"}))
