@@ -34,6 +34,11 @@ class Origin(models.TextChoices):
 
 
 READ: Final = (Origin.FACT, Origin.MODEL)
+# What the database function rank_memory looks at of every passage of an owner.
+RANKED_BY: Final = (
+    *("session", "length", "window_length", "word_count", "turn", "valid_until", "said_at", "spans"),
+    *("speaker", "asks", "has_time", "has_number", "has_reason", "has_name"),
+)
 
 
 class Passage(models.Model):
@@ -80,7 +85,9 @@ class Passage(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["owner", "seq"], name="passage_place_once"),
+            # Recall reads all passages of an owner, in this order, and of them these columns: a whole page of the table for each would
+            # be most of what it reads, as an owner's rows lie far apart.
+            models.UniqueConstraint(fields=["owner", "seq"], include=RANKED_BY, name="passage_in_order"),
             # What (owner, source), (owner, superseded_by) and (owner, recalled passage) refer to.
             models.UniqueConstraint(fields=["owner", "id"], name="passage_belongs_to_owner"),
             models.UniqueConstraint(
