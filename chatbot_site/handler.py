@@ -23,6 +23,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, S
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
+from chatbot_site.middleware import note_departure
 from chatbot_site.problems import answer_wrong_method
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -55,6 +56,9 @@ class ApiHandler(ASGIHandler):
         try:
             body = await _read_body(receive, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])
         except ClientLeft:
+            request, _ = self.create_request(scope, BytesIO())
+            if request is not None:
+                note_departure(request)
             return
         set_script_prefix(get_script_prefix(scope))
         request, refusal = self.create_request(scope, body or BytesIO())  # exactly one of the two
@@ -63,6 +67,7 @@ class ApiHandler(ASGIHandler):
         task = asyncio.current_task()
         assert task is not None
         watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
+        response: HttpResponseBase | None = None
         try:
             response = await self._middleware_chain(request) if request is not None else refusal
             assert response is not None
@@ -73,6 +78,8 @@ class ApiHandler(ASGIHandler):
         except asyncio.CancelledError:
             if not watcher.done():  # the server itself is stopping
                 raise
+            if response is None and request is not None:
+                note_departure(request)
         finally:
             watcher.cancel()
 

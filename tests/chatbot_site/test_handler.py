@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,28 @@ def test_a_client_that_leaves_before_its_body_is_complete_is_forgotten(
         assert read_response(connection)[0] == 200
     assert len(upstream.calls) == 1
     assert Turn.objects.filter(agent=agent.slug).count() == 1
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_client_that_leaves_before_its_answer_begins_leaves_a_line(
+    server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent, is_whole: bool
+) -> None:
+    upstream.script(Silence())
+    agent, request_id = make_chat_agent(upstream), f"left-{uuid.uuid4()}"
+    body = json.dumps({"message": "Hello"}).encode()
+    start = head("POST", f"/api/chat/{agent.slug}", f"Content-Length: {len(body)}", f"X-Request-ID: {request_id}")
+    with connected(server) as connection:
+        connection.sendall(start + (body if is_whole else body[:-5]))
+        if is_whole:
+            upstream.wait_for_calls()
+
+    def written() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in server.log().splitlines() if request_id in line]
+        return [line for line in lines if line["event"] == "request"]
+
+    [line] = eventually(written, what="the line of the request")
+    assert (line["method"], line["path"], line["status"]) == ("POST", f"/api/chat/{agent.slug}", 499)
+    assert line["latency_ms"] >= 0
 
 
 def test_a_connection_serves_many_requests(server: LiveServer, upstream: Upstream, make_chat_agent: MakeAgent) -> None:
