@@ -18,7 +18,7 @@ from observability.rollups import IN_NO_SUM
 from observability.usage import Group, UsageLine, Wanted, bounds_of, conditions_of, report_usage
 
 _FEW_DAYS: Final = 7
-_HIGHEST: Final = 500
+_LOOKED_AT_FOR_EACH: Final = 10
 _MOST_NOT_SUMMED: Final = 10_000
 # All are put in order by approximate sums, with room to hash them; exact sums of a few follow.
 _ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
@@ -59,7 +59,8 @@ def dearest_people(wanted: Wanted, *, limit: int) -> list[UsageLine]:
 
 
 def _dearest(wanted: Wanted, kind: _Kind, *, limit: int) -> list[UsageLine]:
-    if (wanted.last - wanted.first).days >= _FEW_DAYS and (candidates := _candidates(wanted, kind)):
+    are_many_days = (wanted.last - wanted.first).days >= _FEW_DAYS
+    if are_many_days and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
         ids, others_at_most_usd = candidates
         lines = _lines(ids, wanted, kind, limit=limit)
         if not others_at_most_usd or (len(lines) == limit and lines[-1].cost_usd >= others_at_most_usd):
@@ -73,12 +74,12 @@ def _lines(ids: list[int], wanted: Wanted, kind: _Kind, *, limit: int) -> list[U
     return [line for line in lines if line.cost_usd]
 
 
-def _candidates(wanted: Wanted, kind: _Kind) -> tuple[list[int], Decimal] | None:
-    """Return those with the highest totals and those with calls in no total yet, and what all others have cost at most.
+def _candidates(wanted: Wanted, kind: _Kind, *, highest: int) -> tuple[list[int], Decimal] | None:
+    """Return the first so many by their totals and those with calls in no total yet, and what each of the others cost at most.
 
     None where totals are not up to date, or too much is in none yet.
     """
-    highest = f"""
+    of_totals = f"""
         SELECT {kind.column}, cost_usd FROM {kind.totals} WHERE {kind.column} <> 0 AND first_day <= %s AND last_day >= %s
           AND (SELECT totals_upto_xid = upto_xid FROM observability_rollupstate)
         ORDER BY cost_usd DESC, last_day DESC LIMIT %s
@@ -87,13 +88,14 @@ def _candidates(wanted: Wanted, kind: _Kind) -> tuple[list[int], Decimal] | None
         SELECT DISTINCT {kind.column} FROM observability_attempt WHERE {IN_NO_SUM} AND {kind.column} <> 0 LIMIT %s
     """  # noqa: S608 - constants
     with connection.cursor() as cursor:
-        cursor.execute(highest, [wanted.last, wanted.first, _HIGHEST])
-        totals = cursor.fetchall()
+        # In this order: what the worker sums meanwhile is then in both rather than in none.
         cursor.execute(in_no_total, [_MOST_NOT_SUMMED])
         others = [id for (id,) in cursor.fetchall()]
+        cursor.execute(of_totals, [wanted.last, wanted.first, highest])
+        totals = cursor.fetchall()
     if not totals or len(others) == _MOST_NOT_SUMMED:
         return None
-    at_most_usd = totals[-1][1] if len(totals) == _HIGHEST else Decimal(0)
+    at_most_usd = totals[-1][1] if len(totals) == highest else Decimal(0)
     return [*{id for id, _ in totals}.union(others)], at_most_usd
 
 

@@ -193,7 +193,11 @@ class UsagePerson(_UsageOfModel):
     subject_id = models.BigIntegerField(help_text="0: of nobody.")
 
     class Meta:
-        indexes = [models.Index(fields=["subject_id", "day"], name="usage_by_person")]
+        indexes = [
+            models.Index(fields=["subject_id", "day"], name="usage_by_person"),
+            # Of all people of some days, only who and how much: without a look at the rows, which are long.
+            models.Index(fields=["day", "subject_id"], include=["cost_usd"], name="cost_of_people"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.subject_id} {self.day}"

@@ -108,12 +108,12 @@ def test_the_dearest_conversations_over_all_days(summed):
     assert dearest_conversations(Wanted(first=DAY, last=DAY, keys=[]), limit=9) == []
 
 
-@pytest.mark.parametrize("highest", [1, 2, 500])
+@pytest.mark.parametrize("for_each", [1, 2, 10])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, highest):
+def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, for_each):
     """Totals over all time only narrow down who is looked at: the lines are those that adding up all would find."""
     print(f"seed {seed}")
-    monkeypatch.setattr(dearest, "_HIGHEST", highest)
+    monkeypatch.setattr(dearest, "_LOOKED_AT_FOR_EACH", for_each)
     chance = random.Random(seed)
     for number in range(60):
         someone = chance.randrange(1, 9)
