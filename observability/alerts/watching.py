@@ -28,7 +28,23 @@ _SEND_EVERY_S: Final = 2.0
 _WATCH_EVERY_S: Final = 5.0
 # After an outage of PostgreSQL's, too, people are told soon of what else is wrong.
 _LONGEST_WAIT_S: Final = 20.0
-_WAITING: Final = "SELECT count(*), min(created_at) FROM observability_notice WHERE state = 'waiting' AND tries > 0"
+# What is held in quiet hours waits for nobody until they are over: as `sending.is_quiet` and `sending.take` have it.
+_WAITING: Final = """
+    SELECT count(*), min(greatest(notice.created_at, quiet.ended_at))
+    FROM observability_notice notice
+    JOIN observability_incident incident ON incident.id = notice.incident_id
+    JOIN observability_alertrule rule ON rule.id = incident.rule_id
+    LEFT JOIN observability_alerttarget target ON target.id = notice.target_id,
+    LATERAL (SELECT now() AT TIME ZONE coalesce(target.time_zone, 'UTC') AS now) AS local,
+    LATERAL (SELECT CASE WHEN target.quiet_from <= target.quiet_until
+            THEN local.now::time >= target.quiet_from AND local.now::time < target.quiet_until
+            ELSE local.now::time >= target.quiet_from OR local.now::time < target.quiet_until END AS is_now,
+        CASE WHEN target.quiet_from <> target.quiet_until AND NOT rule.is_critical
+            THEN (local.now::date - (local.now::time < target.quiet_until)::int + target.quiet_until) AT TIME ZONE target.time_zone
+            END AS ended_at
+    ) AS quiet
+    WHERE notice.state = 'waiting' AND notice.tries > 0 AND (rule.is_critical OR quiet.is_now IS NOT TRUE)
+"""
 
 Clock = Callable[[], datetime]
 

@@ -16,7 +16,7 @@ from observability.alerts import delivery, sending
 from observability.alerts.standing import failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting, register_alert_queue
 from observability.models import AlertRule, AlertTarget, Incident, JobFailure, Notice, NoticeState, TargetKind
-from observability.queues import Queue, register_queue
+from observability.queues import Queue, jobs_waiting, register_queue
 from tests.factories import unique
 from tests.sinks import SLACK_PATH, black_hole
 from tests.waiting import eventually
@@ -245,6 +245,32 @@ def test_a_target_that_does_not_take_its_alerts_is_an_incident_itself(webhook, s
     assert "Queue alerts: the oldest of 1 job has waited" in opened
     send_all()
     assert "Queue alerts" in str(webhook.bodies)
+
+
+def test_what_quiet_hours_hold_waits_only_from_their_end(slack, only, monkeypatch):
+    monkeypatch.setattr("observability.queues._queues", {})
+    register_alert_queue()
+    now = datetime.now(UTC)
+    target, hour = make_target(TargetKind.SLACK, slack.url + SLACK_PATH), timedelta(hours=1)
+    slack.answers = 500
+    fail_job(at=now - 3 * hour)
+    look_at(now - 3 * hour)
+    send_all(now - 3 * hour)
+    created_at = Notice.objects.get(target=target).created_at
+
+    def waiting(quiet_from, quiet_until):
+        AlertTarget.objects.filter(pk=target.pk).update(quiet_from=quiet_from.time(), quiet_until=quiet_until.time())
+        [queue] = jobs_waiting()
+        return queue.jobs, queue.since
+
+    assert jobs_waiting()[0].since == created_at
+    assert waiting(now - hour, now + hour) == (0, None)
+    assert waiting(now - 2 * hour, now - hour) == (1, now - hour)
+    assert waiting(now + hour, now - 4 * hour) == (1, created_at), "it came after them"
+    assert waiting(now - hour, now - hour) == (1, created_at), "hours without a length are none"
+    AlertRule.objects.update(is_critical=True)
+    assert waiting(now - hour, now + hour) == (1, created_at)
+    assert waiting(now - 2 * hour, now - hour) == (1, created_at)
 
 
 def test_the_latest_incidents_stand_open_ones_first():
