@@ -187,7 +187,7 @@ def count_alert(*, target_kind: str, result: str) -> None:
 
 
 def show_breaker(*, provider: str, model: str, state: int) -> None:
-    """Show whether this process leaves a model alone: 0 no, 1 it is being tried, 2 yes."""
+    """Show whether this process leaves a model alone: 0 no, 1 it may be tried, 2 yes."""
     metrics.breaker_state.of(provider, model).set(state)
 
 

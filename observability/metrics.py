@@ -100,7 +100,7 @@ upstream_attempts: Final = _counter(
 upstream_retries: Final = _counter("chatbot_upstream_retries_total", "Calls that were made again after a failure.", "provider")
 fallbacks: Final = _counter("chatbot_fallbacks_total", "Turns that went on with the next model, by the provider that failed.", "provider")
 breaker_state: Final = _gauge(
-    "chatbot_breaker_state", "Whether a model is left alone: 0 no, 1 being tried, 2 yes.", "provider", "model", mode="livemax"
+    "chatbot_breaker_state", "Whether a model is left alone: 0 no, 1 to be tried, 2 yes.", "provider", "model", mode="livemax"
 )
 cache_requests: Final = _counter(
     "chatbot_cache_requests_total",

@@ -100,8 +100,15 @@ class Breaker:
         self._opened_at = monotonic()
         self._next_at = self._opened_at + max(settings.BREAKER_WAIT_S, min(failure.wait_s or 0, _LONGEST_WAIT_S))
         self.show(State.OPEN)
+        asyncio.get_running_loop().call_later(self._next_at - self._opened_at, self._show_that_it_may_be_tried, self._opened_at)
         log.warning("breaker open", provider=self.choice.provider.slug, model=self.choice.model, failures=self._failures)
         _tell(self, reason=f"{self._failures:,} failures in a row, the last: {failure.code}")
+
+    def _show_that_it_may_be_tried(self, opened_at: float) -> None:
+        """Have that seen from when the next call may try it, which may not come for long; not where it opened anew since `opened_at`."""
+        is_in_use = _breakers.get((self.choice.provider.slug, self.choice.model)) is self
+        if is_in_use and self.state is State.OPEN and self._opened_at == opened_at:
+            show_breaker(provider=self.choice.provider.slug, model=self.choice.model, state=State.TRYING)
 
     def show(self, state: State) -> None:
         """Enter `state`, and have it seen."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut
@@ -151,6 +152,26 @@ def test_it_tries_again_by_itself_and_not_earlier(upstream: Upstream, settings: 
             except UpstreamPaused:
                 await asyncio.sleep(0.02)
         assert upstream.calls[4].started_at - upstream.calls[3].started_at >= 0.3
+
+    run(work)
+
+
+def test_it_is_shown_as_to_be_tried_once_its_wait_is_over_though_nobody_calls(upstream: Upstream, settings: Settings) -> None:
+    settings.BREAKER_WAIT_S = 1.0
+    upstream.script(Refusal(503))
+    it = choice(upstream)
+
+    def shown() -> float | None:
+        return REGISTRY.get_sample_value("chatbot_breaker_state", {"provider": it.provider.slug, "model": it.model})
+
+    async def work() -> None:
+        await failing(it, times=2)
+        assert shown() == State.OPEN
+        await until(lambda: shown() == State.TRYING)
+        assert breaker_of(it).state is State.OPEN, "a call has yet to try it"
+        wait_is_over(it)
+        await failing(it)
+        assert shown() == State.OPEN
 
     run(work)
 
