@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PROJECT_DIR = Path(__file__).resolve().parent.parent.parent
 
 SECRET_KEY_CHARS: Final = 50
+# How Railway's references and generators begin: one that stays as it is would be a key that everybody knows.
+_UNFILLED: Final = "${{"
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -297,6 +299,8 @@ def read_environment(*, required: tuple[str, ...] = (), files: tuple[Path, ...] 
     missing = [name for name in required if not getattr(environment, name)]
     if "secret_key" in required and 0 < len(environment.secret_key) < SECRET_KEY_CHARS:
         raise ImproperlyConfigured(f"SECRET_KEY is too short to be safe. Set it to {_remedy('secret_key')}.")
+    if "secret_key" in required and _UNFILLED in environment.secret_key:
+        raise ImproperlyConfigured(f"SECRET_KEY is a reference that nobody filled in. Set it to {_remedy('secret_key')}.")
     if missing:
         raise ImproperlyConfigured("\n".join(f"{name.upper()} is not set. Set it to {_remedy(name)}." for name in missing))
     return environment

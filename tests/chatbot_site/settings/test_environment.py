@@ -114,6 +114,12 @@ def test_production_does_not_start_with_a_short_secret_key():
     assert "SECRET_KEY is too short" in done.stderr
 
 
+def test_production_does_not_start_with_a_generator_that_generated_nothing():
+    done = django(["check"], **PRODUCTION | {"SECRET_KEY": '${{secret(64, "abcdefghijklmnopqrstuvwxyz0123456789")}}'})
+    assert done.returncode != 0
+    assert "SECRET_KEY is a reference that nobody filled in" in done.stderr
+
+
 def test_production_is_ready_to_be_deployed():
     done = django(["check", "--deploy", "--fail-level", "WARNING"], **PRODUCTION)
     assert done.returncode == 0, done.stderr
