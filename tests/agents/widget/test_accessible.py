@@ -34,6 +34,7 @@ def test_a_conversation_by_keyboard_alone(open_chat: OpenChat, make_chat_agent: 
     keyboard.press("Enter")
     expect(screen.answer).to_have_text("First answer.")
     assert screen.said.inner_text() == "One line\nand another"
+    screen.wait_until_idle()
 
     keyboard.type("Again")
     keyboard.press("Enter")
@@ -48,6 +49,7 @@ def test_a_conversation_by_keyboard_alone(open_chat: OpenChat, make_chat_agent: 
     expect(screen.send).to_be_focused()
     keyboard.press("Space")
     expect(screen.answer).to_have_text("Third answer.")
+    screen.wait_until_idle()
     expect(screen.message).to_be_focused()
 
     keyboard.press("Shift+Tab")  # the log, to scroll it
