@@ -39,6 +39,7 @@ class ChatScreen:
             self.strangers.append(request.url)
 
     def say(self, text: str) -> None:
+        self.wait_until_idle()
         self.message.fill(text)
         self.message.press("Enter")
 
