@@ -2,7 +2,8 @@
 
 prometheus_client writes to them as to memory. A file that was only made longer has no space yet, and where the disk, or /dev/shm, is
 full by the time that it is written to, the kernel kills the process (SIGBUS). So the space is taken first; where there is none, what
-is new is not told to Prometheus, and everything else goes on.
+is new is not told to Prometheus, and everything else goes on. A file that could not grow stays as it is for as long as its process has
+it: what fits in beside what did not would be half of a histogram, or one agent of many.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _is_told = False
 
 
 class SlotFile(mmap_dict.MmapedDict):
-    """Numbers by key in a file, as prometheus_client keeps them. A key for which there is no space is counted by nobody."""
+    """Numbers by key in a file, as prometheus_client keeps them. Once there is no space for a key, nobody counts any that is new."""
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
-        self._left_out: set[str] = set()
+        self._is_full = False
         self._f = None  # type: ignore[assignment] # until there is one, as after `close`
         try:
             if not read_mode:
@@ -46,7 +47,7 @@ class SlotFile(mmap_dict.MmapedDict):
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call] # as above
 
     def _has_space_for(self, key: str) -> bool:
-        if self._f is None or key in self._left_out:
+        if self._f is None or (self._is_full and key not in self._positions):
             return False
         if key in self._positions:
             return True
@@ -57,32 +58,48 @@ class SlotFile(mmap_dict.MmapedDict):
             capacity *= 2
         try:
             if capacity > self._capacity:
-                os.posix_fallocate(self._f.fileno(), 0, capacity)
+                _reserve(self._f.fileno(), capacity)
         except OSError as error:
-            self._left_out.add(key)
+            self._is_full = True
             _tell(error)
             return False
         return True
 
 
 def _make(filename: str) -> None:
-    """Make the file where there is none, at once in full length: nobody finds it empty.
+    """Make the file where there is none, at once in full length: nobody finds it empty. One that is there may still have holes.
 
     Raises:
         OSError: there is no space for it.
     """
     if os.path.exists(filename):
+        with open(filename, "r+b") as file:
+            _reserve(file.fileno(), max(_FIRST_BYTES, os.path.getsize(filename)))
         return
     new = f"{filename}.new"
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, _FIRST_BYTES)
+        _reserve(descriptor, _FIRST_BYTES)
         os.rename(new, filename)
     except OSError:
         os.unlink(new)
         raise
     finally:
         os.close(descriptor)
+
+
+def _reserve(descriptor: int, length: int) -> None:
+    """Take the space of a file's first `length` bytes, and make it as long where it is shorter.
+
+    Raises:
+        OSError: there is not as much.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, length)
+        return
+    # macOS does not have it. Zeros behind the end take space as well; what is before it was written like this, too.
+    with open(descriptor, "ab", closefd=False) as file:
+        file.write(bytes(length - os.fstat(descriptor).st_size))
 
 
 def _tell(error: OSError) -> None:
