@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from observability.alerts.standing import FailingTarget, IncidentLine, failing_targets, latest_incidents
 from observability.alerts.watching import keep_alerting
-from observability.breakers import breaker_closed, breaker_opened, open_breakers
+from observability.breakers import BREAKER_FORGOTTEN_AFTER, breaker_closed, breaker_opened, open_breakers
 from observability.budget_standing import BudgetStanding, budgets_of_key, fullest_budgets
 from observability.budgets import Refusal, active_budgets, budgets_now
 from observability.bursts import GroupCommit, run_burst
@@ -70,6 +70,7 @@ from observability.usage import UsageLine, Wanted, forecast_usd, list_failures, 
 from observability.worker_metrics import keep_serving_metrics
 
 __all__ = [
+    "BREAKER_FORGOTTEN_AFTER",
     "FREE",
     "PREFIX",
     "READING_TABLES",

@@ -9,7 +9,9 @@ from django.db import connection
 
 from observability.models import Breaker
 
-_TOLD_WITHIN: Final = timedelta(minutes=15)
+BREAKER_FORGOTTEN_AFTER: Final = timedelta(minutes=15)
+"""For how long an open breaker of which nobody hears is taken to be open."""
+
 # Several processes may open, or go on seeing, the same one: that is one opening.
 _OPEN: Final = """
     INSERT INTO observability_breaker (provider, model, opened_at, seen_at, reason)
@@ -35,4 +37,4 @@ def breaker_closed(*, provider: str, model: str) -> None:
 
 def open_breakers() -> list[Breaker]:
     """Return the breakers that are open, the first one to open first: those of which some process told within 15 minutes."""
-    return list(Breaker.objects.filter(closed_at=None, seen_at__gte=datetime.now(UTC) - _TOLD_WITHIN).order_by("opened_at"))
+    return list(Breaker.objects.filter(closed_at=None, seen_at__gte=datetime.now(UTC) - BREAKER_FORGOTTEN_AFTER).order_by("opened_at"))

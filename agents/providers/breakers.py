@@ -19,7 +19,7 @@ from django.db import Error as DatabaseError
 
 from agents.providers.base import ChatModel, ModelAnswer, ModelRequest, UpstreamFailed, Usage
 from agents.versions.live import ModelChoice
-from observability.api import breaker_closed, breaker_opened, run_burst, show_breaker
+from observability.api import BREAKER_FORGOTTEN_AFTER, breaker_closed, breaker_opened, run_burst, show_breaker
 from observability.logs import in_words
 
 log = structlog.get_logger(__name__)
@@ -59,6 +59,7 @@ class Breaker:
         self._failures = 0
         self._next_at = 0.0
         self._opened_at = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     def pass_call(self) -> float:
         """Let a call pass and return when that was, for `heard`.
@@ -100,20 +101,35 @@ class Breaker:
         self._opened_at = monotonic()
         self._next_at = self._opened_at + max(settings.BREAKER_WAIT_S, min(failure.wait_s or 0, _LONGEST_WAIT_S))
         self.show(State.OPEN)
-        asyncio.get_running_loop().call_later(self._next_at - self._opened_at, self._show_that_it_may_be_tried, self._opened_at)
         log.warning("breaker open", provider=self.choice.provider.slug, model=self.choice.model, failures=self._failures)
         _tell(self, reason=f"{self._failures:,} failures in a row, the last: {failure.code}")
 
-    def _show_that_it_may_be_tried(self, opened_at: float) -> None:
-        """Have that seen from when the next call may try it, which may not come for long; not where it opened anew since `opened_at`."""
-        is_in_use = _breakers.get((self.choice.provider.slug, self.choice.model)) is self
-        if is_in_use and self.state is State.OPEN and self._opened_at == opened_at:
-            show_breaker(provider=self.choice.provider.slug, model=self.choice.model, state=State.TRYING)
+    def retire(self) -> None:
+        """Let a new one take its place: its last calls pass, and how they end says nothing of the other's."""
+        self.state = State.CLOSED
+        self._opened_at = math.inf
+        self._stop_timer()
 
     def show(self, state: State) -> None:
         """Enter `state`, and have it seen."""
         self.state = state
+        self._have_seen(state)
+
+    def _have_seen(self, state: State) -> None:
+        """Show `state`, and later what time alone makes of it: the next call may try the model, then nobody has asked for it for long."""
         show_breaker(provider=self.choice.provider.slug, model=self.choice.model, state=state)
+        self._stop_timer()
+        if state is State.OPEN:
+            self._have_seen_later(State.TRYING, self._next_at - monotonic())
+        elif state is State.TRYING:
+            self._have_seen_later(State.CLOSED, BREAKER_FORGOTTEN_AFTER.total_seconds())
+
+    def _have_seen_later(self, state: State, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._have_seen, state)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Guarded:
@@ -186,8 +202,10 @@ def breaker_of(choice: ModelChoice) -> Breaker:
         return known
     _breakers[key] = breaker = Breaker(choice)
     breaker.show(State.CLOSED)  # from the beginning, and where the one before it was open
-    if known is not None and known.state is not State.CLOSED:
-        _tell(breaker)
+    if known is not None:
+        if known.state is not State.CLOSED:
+            _tell(breaker)
+        known.retire()
     return breaker
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from pytest_django import Settings
 
+from agents.providers import breakers
 from agents.providers.base import ModelRequest, UpstreamFailed, UpstreamTimedOut
 from agents.providers.breakers import Breaker, State, UpstreamPaused, breaker_of
 from agents.providers.chain import model_for
@@ -73,6 +75,10 @@ async def failing(*choices: ModelChoice, times: int = 1, **options: Any) -> list
             await ask(*choices, **options)
         failures.append(caught.value)
     return failures
+
+
+def shown(it: ModelChoice) -> float | None:
+    return REGISTRY.get_sample_value("chatbot_breaker_state", {"provider": it.provider.slug, "model": it.model})
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -161,17 +167,50 @@ def test_it_is_shown_as_to_be_tried_once_its_wait_is_over_though_nobody_calls(up
     upstream.script(Refusal(503))
     it = choice(upstream)
 
-    def shown() -> float | None:
-        return REGISTRY.get_sample_value("chatbot_breaker_state", {"provider": it.provider.slug, "model": it.model})
-
     async def work() -> None:
         await failing(it, times=2)
-        assert shown() == State.OPEN
-        await until(lambda: shown() == State.TRYING)
+        assert shown(it) == State.OPEN
+        await until(lambda: shown(it) == State.TRYING)
         assert breaker_of(it).state is State.OPEN, "a call has yet to try it"
         wait_is_over(it)
         await failing(it)
-        assert shown() == State.OPEN
+        assert shown(it) == State.OPEN
+
+    run(work)
+
+
+def test_it_is_shown_as_called_again_once_nobody_has_asked_for_long(
+    upstream: Upstream, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.BREAKER_WAIT_S = 1.0
+    monkeypatch.setattr(breakers, "BREAKER_FORGOTTEN_AFTER", timedelta(seconds=0.1))
+    upstream.script(Refusal(503))
+    it = choice(upstream)
+
+    async def work() -> None:
+        await failing(it, times=2)
+        assert shown(it) == State.OPEN
+        await until(lambda: shown(it) == State.CLOSED)
+        assert breaker_of(it).state is State.OPEN, "the next call tries it"
+
+    run(work)
+
+
+def test_a_breaker_that_was_replaced_is_shown_no_more(upstream: Upstream) -> None:
+    it, changed = choice(upstream), choice(upstream, total_timeout_s=9)
+
+    async def work() -> None:
+        old = breaker_of(it)
+        for _ in range(4):
+            old.heard(UpstreamFailed("down", retryable=True), passed_at=old.pass_call())
+        assert shown(it) == State.OPEN
+        breaker_of(changed)
+        assert shown(it) == State.CLOSED
+        assert old._timer is not None
+        assert old._timer.cancelled()
+        for _ in range(4):
+            old.heard(UpstreamFailed("down", retryable=True), passed_at=old.pass_call())
+        assert shown(it) == State.CLOSED
 
     run(work)
 
