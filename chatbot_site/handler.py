@@ -23,8 +23,8 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, S
 from django.urls import set_script_prefix
 from django.utils.module_loading import import_string
 
-from chatbot_site.middleware import note_departure
 from chatbot_site.problems import answer_wrong_method
+from chatbot_site.visits import Visit
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -53,33 +53,37 @@ class ApiHandler(ASGIHandler):
         self._middleware_chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = handler
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        try:
-            body = await _read_body(receive, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])
-        except ClientLeft:
-            request, _ = self.create_request(scope, BytesIO())
-            if request is not None:
-                note_departure(request)
-            return
         set_script_prefix(get_script_prefix(scope))
-        request, refusal = self.create_request(scope, body or BytesIO())  # exactly one of the two
-        if request is not None:
-            request.body_is_too_large = body is None  # type: ignore[attr-defined] # ours, read below
+        body = BytesIO()
+        request, refusal = self.create_request(scope, body)  # exactly one of the two
+        if request is None:
+            assert refusal is not None
+            await self._send(refusal, send)
+            return
+        visit = Visit(request)
+        try:
+            is_whole = await _read_body(receive, into=body, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])
+            request.body_is_too_large = not is_whole  # type: ignore[attr-defined] # ours, read below
+            await self._respond(request, visit, receive, send)
+        except ClientLeft:
+            visit.leave()
+
+    async def _respond(self, request: HttpRequest, visit: Visit, receive: Receive, send: Send) -> None:
+        """Send the answer.
+
+        Raises:
+            ClientLeft: before it was complete.
+        """
         task = asyncio.current_task()
         assert task is not None
         watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
-        response: HttpResponseBase | None = None
         try:
-            response = await self._middleware_chain(request) if request is not None else refusal
-            assert response is not None
             # `response.close()` would only send the signal for what API requests never have: connections of their own thread.
-            await self._send(response, send)
-        except ClientLeft:
-            pass
+            await self._send(visit.answer(await self._middleware_chain(request)), send)
         except asyncio.CancelledError:
             if not watcher.done():  # the server itself is stopping
                 raise
-            if response is None and request is not None:
-                note_departure(request)
+            raise ClientLeft from None
         finally:
             watcher.cancel()
 
@@ -209,25 +213,24 @@ async def _cancel_when_client_leaves(receive: Receive, task: asyncio.Task[Any]) 
     task.cancel()
 
 
-async def _read_body(receive: Receive, *, limit: int, headers: list[tuple[bytes, bytes]]) -> BytesIO | None:
-    """Return the body, or None where it exceeds `limit` bytes; no more than that is ever kept.
+async def _read_body(receive: Receive, *, into: BytesIO, limit: int, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Read the body, and tell whether that is all of it: False where it exceeds `limit` bytes; no more than that is ever kept.
 
     Raises:
         ClientLeft: before the body was complete.
     """
     if _announced_bytes(headers) > limit:
-        return None
-    body = BytesIO()
+        return False
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        body.write(message.get("body", b""))
-        if body.tell() > limit:
-            return None
+        into.write(message.get("body", b""))
+        if into.tell() > limit:
+            return False
         if not message.get("more_body", False):
-            body.seek(0)
-            return body
+            into.seek(0)
+            return True
 
 
 def _announced_bytes(headers: list[tuple[bytes, bytes]]) -> int:

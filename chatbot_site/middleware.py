@@ -1,12 +1,9 @@
-"""Middleware of our own: the request id with its access-log line, and the API's security headers."""
+"""Middleware of our own: the request id of pages with its access-log line, and the API's security headers."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -18,40 +15,17 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from django_prometheus.middleware import PrometheusAfterMiddleware
-from uuid_utils import uuid7
 
-from chatbot_site.leaving import is_leaving
-from observability.api import count_response
-from observability.logs import begin_facts
-from observability.tracing import NOTHING, Span, begin_request
+from chatbot_site.visits import Visit
 
 log = structlog.get_logger(__name__)
-access_log = structlog.get_logger("access")
-
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{8,64}")
-# Logs outlive the people whom a server forgets.
-_NAMED: Final = re.compile(r"^(/api/(?:users|conversations)/).+?(?=/(?:memories|export|messages)\b|$)")
-
-CLIENT_LEFT: Final = 499
-"""What proxies write as the status of a request whose client did not wait for its answer."""
-
 Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """What is kept of a request from its beginning until its line is written."""
-
-    request_id: str
-    began_at: float
-    span: Span
-
-
 class RequestIdMiddleware:
-    """Give every request an id (the client's own X-Request-ID where it is sane), and log one line when it is answered.
+    """Give every page's request an id (the client's own X-Request-ID where it is sane), and log one line when it is answered.
 
-    The line has what the request's work noted meanwhile: who asked which agent, and how the turn ended. For a stream it is written
-    when the headers go out; the turn's own line says how the stream ended.
+    The API's handler does the same for its own, from before their bodies are there.
     """
 
     sync_capable = False
@@ -63,59 +37,8 @@ class RequestIdMiddleware:
             markcoroutinefunction(self)
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        visit = _begin(request)
-        response = await self.get_response(request)
-        response["X-Request-ID"] = visit.request_id
-        if is_leaving():
-            response["Connection"] = "close"
-        _end(request, visit, status=response.status_code)
-        return response
-
-
-def note_departure(request: HttpRequest) -> None:
-    """Log a request of which the client left before an answer began, as proxies do: with status 499."""
-    visit: _Visit | None = getattr(request, "visit", None)
-    _end(request, visit or _begin(request), status=CLIENT_LEFT)
-
-
-def _begin(request: HttpRequest) -> _Visit:
-    given = request.headers.get("X-Request-ID", "")
-    request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
-    began_at = time.perf_counter()
-    begin_facts(request_id=request_id)
-    visit = _Visit(request_id, began_at, begin_request(request.method or "", request.headers))
-    request.request_id = request_id  # type: ignore[attr-defined] # ours; whoever reads it asks with getattr
-    request.visit = visit  # type: ignore[attr-defined] # as above
-    return visit
-
-
-def _end(request: HttpRequest, visit: _Visit, *, status: int) -> None:
-    if visit.span is not NOTHING:
-        _end_span(visit.span, request, status)
-    # Probes come every few seconds: their lines would bury the others.
-    write_line = access_log.debug if request.path.startswith(settings.PROBES) else access_log.info
-    write_line(
-        "request",
-        method=request.method,
-        path=_NAMED.sub(r"\1…", request.path),
-        status=status,
-        latency_ms=round((time.perf_counter() - visit.began_at) * 1000, 1),
-    )
-    match = request.resolver_match
-    count_response(route=match.route if match else "", method=request.method or "", status=status)
-
-
-def _end_span(span: Span, request: HttpRequest, status: int) -> None:
-    route = request.resolver_match.route if request.resolver_match else ""
-    span.note(
-        {
-            "http.request.method": request.method,
-            "http.route": f"/{route}",
-            "http.response.status_code": status,
-            "chatbot.request_id": getattr(request, "request_id", ""),
-        }
-    )
-    span.end(name=f"{request.method} /{route}" if route else "", error=str(status) if status >= 500 else "")
+        visit = Visit(request)
+        return visit.answer(await self.get_response(request))
 
 
 class ApiSecurityMiddleware:

@@ -63,7 +63,6 @@ MIDDLEWARE = [
 ]
 # The API knows no cookies: its path runs these only, all of them async (docs/adr/0002-async-path.md).
 API_MIDDLEWARE = [
-    "chatbot_site.middleware.RequestIdMiddleware",
     "chatbot_site.middleware.ApiSecurityMiddleware",
 ]
 PROBES = ("/health", "/metrics")  # called by address and every few seconds, by the host's own machines
