@@ -56,7 +56,8 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A bar chart. `ticks`: of each its height and what stands there; `says`: what it shows, for those who do not see it."""
+    """A bar chart. `ticks`: of each its height and what stands there; `says`: what it shows, for those who do not see it;
+    `reach`: from `top` to `baseline`, where a bar can be pointed at."""
 
     bars: list[Bar]
     ticks: list[tuple[float, str]]
@@ -66,7 +67,9 @@ class Chart:
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
+    top: int = TOP
     baseline: int = _BASELINE
+    reach: int = _BASELINE - TOP
 
     @property
     def is_hatched(self) -> bool:
