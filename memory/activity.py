@@ -43,12 +43,15 @@ def turns_today(agents: list[str]) -> dict[str, int]:
 
 
 def turns_by_day(*, agents: list[str], days: int = 14) -> list[Day]:
-    """Return the turns of `agents` on each of the last `days` days, the oldest first, days without any included."""
+    """Return the turns of `agents` on each of the last `days` days, the oldest first, days without any included.
+
+    Those that broke are counted after all: of one that began and broke in between, the first count knows nothing.
+    """
     first = _midnight() - timedelta(days=days - 1)
     said = Turn.objects.filter(agent__in=agents, created_at__gte=first)
     turns, broken = _count_by_day(said), _count_by_day(said.filter(state__in=_BROKEN))
     wanted = [first.date() + timedelta(days=offset) for offset in range(days)]
-    return [Day(day=day, turns=turns.get(day, 0), broken=broken.get(day, 0)) for day in wanted]
+    return [Day(day=day, turns=turns.get(day, 0), broken=min(broken.get(day, 0), turns.get(day, 0))) for day in wanted]
 
 
 def _count_by_day(turns: QuerySet[Turn]) -> dict[date, int]:
