@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest
 
 from agents.models import Agent, Provider
 from agents.versions.publishing import default_provider
-from memory.api import Breakage, Day, breakages_today, turns_by_day, turns_today
+from memory.api import Day, breakages_today, turns_by_day, turns_today
 
 from .charts import Chart, Column, draw_chart
 from .glance import glance_at, urls_of
 from .permissions import may_add_agents, may_edit_agents, may_view_agents, may_view_providers, may_view_turns
-from .today import add_today, read_in_time
+from .reading import Reading
+from .today import add_today
+
+_MOST_LISTED: Final = 200
 
 
 def environment_label(request: HttpRequest) -> list[str] | None:
@@ -40,43 +43,46 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     """Fill the start page's context with what this person may see."""
     if not may_view_agents(request):
         return context
-    agents = list(Agent.objects.select_related("live_version__provider").order_by("slug")[:200])
-    slugs = [agent.slug for agent in agents]
-    turns, breakages, days = (
-        read_in_time(lambda: turns_today(slugs)),
-        read_in_time(lambda: breakages_today(slugs)),
-        read_in_time(lambda: turns_by_day(agents=slugs)),
-    )
-    urls = urls_of(agents)
-    today = add_today(request, urls) if agents else {}
+    reading = Reading()
+    agents = reading.read("agents", lambda: list(Agent.objects.only("slug").order_by("slug")))
+    if agents is None:
+        return context | {"title": "Overview", "agents_are_missing": True}
+    urls, may_edit = urls_of(agents), may_edit_agents(request)
+    turns = reading.read("turns of today", lambda: turns_today(list(urls)))
+    listed = Agent.objects.select_related("live_version__provider").order_by("slug")[:_MOST_LISTED]
+    glances = reading.read("list of agents", lambda: glance_at(listed, turns=turns or {}, may_try=may_edit))
     return (
         context
-        | today
-        | _broken(turns, breakages, urls)
+        | _said(urls, turns, reading)
+        | (add_today(request, urls, reading=reading) if agents else {})
         | {
             "title": "Overview",
-            "agents": glance_at(agents, turns=turns or {}, may_try=may_edit_agents(request)),
-            "turns_today": None if turns is None else sum(turns.values()),
-            "turns_in_all": sum(day.turns for day in days or ()),
-            "chart": None if days is None else draw_turns(days),
+            "agents_in_all": len(agents),
+            "agents": glances,
             "may_add": may_add_agents(request),
-            "may_edit": may_edit_agents(request),
+            "may_edit": may_edit,
             "may_view_providers": may_view_providers(request),
             "may_view_turns": may_view_turns(request),
-            "has_provider": Provider.objects.filter(is_default=True).exists(),
+            "has_provider": reading.read("default provider", Provider.objects.filter(is_default=True).exists),
         }
     )
 
 
-def _broken(turns: dict[str, int] | None, breakages: list[Breakage] | None, urls: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is said of today's failures; where they could not be read in time, None in place of each."""
-    if breakages is None:
-        return {"breakages": None, "broken_today": None}
-    broken = sum(breakage.turns for breakage in breakages)
+def _said(urls: Mapping[str, str], turns: Mapping[str, int] | None, reading: Reading) -> dict[str, Any]:
+    """Return what is shown of `turns` (today's, by agent), of those that broke, and of the days before; None for what is missing."""
+    breakages = reading.read("what broke today", lambda: breakages_today(list(urls)))
+    days = reading.read("turns by day", lambda: turns_by_day(agents=list(urls)))
+    said = None if turns is None else sum(turns.values())
+    broken = None if breakages is None else sum(breakage.turns for breakage in breakages)
+    if said is not None and broken is not None:
+        broken = min(broken, said)  # counted a moment later, there may be more
     return {
-        "breakages": [(breakage, urls[breakage.agent]) for breakage in breakages],
+        "turns_today": said,
         "broken_today": broken,
-        "broken_share": f"{broken / max(1, sum(turns.values())):.1%} of all turns" if turns and sum(turns.values()) else "",
+        "broken_share": f"{broken / said:.1%} of all turns" if said and broken is not None else "",
+        "breakages": None if breakages is None else [(breakage, urls[breakage.agent]) for breakage in breakages],
+        "turns_in_all": sum(day.turns for day in days or ()),
+        "chart": None if days is None else draw_turns(days),
     }
 
 
@@ -85,7 +91,7 @@ def draw_turns(days: Sequence[Day]) -> Chart:
     return draw_chart(
         [_column(day) for day in days],
         unit="turns",
-        says="turns a day",
+        says="how much was said on each day",
         heads=("Day", "Turns", "Failed or interrupted"),
         shown=lambda turns: f"{int(turns):,}",
         least=1,

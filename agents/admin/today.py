@@ -1,18 +1,16 @@
 """What the start page says of today, for those who may see it: health, errors, how fast, what it cost, budgets and alerts.
 
-Each figure is read within a second, or said to be missing: a busy database must not take the page with it.
+What could not be read in time is said to be missing; the rest is shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from django.db import Error as DatabaseError
-from django.db import connection, transaction
 from django.http import HttpRequest
 
 from memory.api import Hour, Pace, paces_by_hour, paces_today
@@ -33,11 +31,8 @@ from observability.api import (
 from .charts import Chart, Column, draw_chart
 from .cost_chart import DayCost, draw_costs
 from .permissions import may_view_budgets, may_view_cost, may_view_doctor, may_view_incidents
+from .reading import FIGURE_S, Reading
 
-T = TypeVar("T")
-
-_DEADLINE_MS: Final = 1000
-_CHECKS_DEADLINE_S: Final = 1.0
 _DAYS: Final = 14
 _MOST_AGENTS: Final = 5
 _MOST_BUDGETS: Final = 5
@@ -63,45 +58,39 @@ class AgentCost:
     turns: int
 
 
-def add_today(request: HttpRequest, agents: Mapping[str, str]) -> dict[str, Any]:
+def add_today(request: HttpRequest, agents: Mapping[str, str], *, reading: Reading) -> dict[str, Any]:
     """Return what the start page shows of today to this person, who may see `agents` (the addresses of their pages by slug)."""
-    paces = read_in_time(lambda: paces_today(list(agents)))
-    hours = read_in_time(lambda: paces_by_hour(agents=list(agents)))
+    slugs = list(agents)
+    paces = reading.read("paces of today", lambda: paces_today(slugs))
+    hours = reading.read("paces by hour", lambda: paces_by_hour(agents=slugs))
     found: dict[str, Any] = {
         "slowest": None if paces is None else _slowest(paces, agents),
-        "hours_are_known": hours is not None,
+        "hours": hours,
         "pace_chart": draw_paces(hours) if hours and any(hour.turns for hour in hours) else None,
     }
     if may_view_doctor(request):
-        found["health"] = _health()
+        found["health"] = _health(reading)
     if may_view_cost(request):
-        found |= _cost(datetime.now(UTC).date(), agents)
+        found |= _cost(datetime.now(UTC).date(), agents, reading)
     if may_view_budgets(request):
-        found["budgets"] = read_in_time(lambda: fullest_budgets(limit=_MOST_BUDGETS))
+        found["budgets"] = reading.read("budgets", lambda: fullest_budgets(limit=_MOST_BUDGETS))
     if may_view_incidents(request):
-        found["incidents"] = read_in_time(lambda: latest_incidents(limit=_MOST_INCIDENTS))
+        found["incidents"] = reading.read("alerts", lambda: latest_incidents(limit=_MOST_INCIDENTS))
     return {"today": found}
 
 
-def read_in_time(ask: Callable[[], T]) -> T | None:
-    """Return what `ask` reads of the database; None: it took too long."""
-    try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {_DEADLINE_MS}")
-            return ask()
-    except DatabaseError:
-        return None
-
-
-def _health() -> list[tuple[str, Finding]]:
+def _health(reading: Reading) -> list[tuple[str, Finding]]:
     """Return how each part stands; what could not be read in time is a finding, too."""
+    missing = Finding.warning(
+        "could not be read in time",
+        "The database is busy. Open the page again in a moment; see docs/runbooks/overload.md where it stays so.",
+    )
+    # A check with less time would be said to fail.
+    findings = look_at_readiness(deadline_s=FIGURE_S) if reading.has_time() else [("checks", missing)]
     looks = {"worker and queues": look_at_work, "models left alone": look_at_breakers, "alert targets": look_at_alert_targets}
-    findings = look_at_readiness(deadline_s=_CHECKS_DEADLINE_S)
     for name, look in looks.items():
-        seen = read_in_time(look)
-        remedy = "The database is busy. Open the page again in a moment; see docs/runbooks/overload.md where it stays so."
-        findings += [(name, Finding.warning("could not be read in time", remedy))] if seen is None else seen
+        seen = reading.read(name, look)
+        findings += [(name, missing)] if seen is None else seen
     return findings
 
 
@@ -130,10 +119,11 @@ def _column(hour: Hour) -> Column:
     )
 
 
-def _cost(today: date, urls: Mapping[str, str]) -> dict[str, Any]:
+def _cost(today: date, urls: Mapping[str, str], reading: Reading) -> dict[str, Any]:
     wanted = Wanted(first=today - timedelta(days=_DAYS - 1), last=today)
-    lines = read_in_time(lambda: report_usage(wanted, by=("day",)))
-    dearest = read_in_time(lambda: report_usage(Wanted(first=today, last=today), by=("agent",), dearest=True, limit=_MOST_AGENTS))
+    of_today = Wanted(first=today, last=today)
+    lines = reading.read("cost by day", lambda: report_usage(wanted, by=("day",)))
+    dearest = reading.read("dearest agents", lambda: report_usage(of_today, by=("agent",), dearest=True, limit=_MOST_AGENTS))
     if lines is None or dearest is None:
         return {"cost": None}
     of_day = {line.group["day"]: line for line in lines}
