@@ -23,7 +23,7 @@ def eventually(ask: Callable[[], T], *, what: str, timeout_s: float = 30.0, ever
         time.sleep(every_s)
 
 
-def timely(work: Callable[[], T], *, within_s: float, tries: int = 8) -> T:
+def timely(work: Callable[[], T], *, within_s: float, tries: int = 3) -> T:
     """Return the first answer of `work` that came within `within_s`: a busy machine is late now and then, a fault each time.
 
     Raises:

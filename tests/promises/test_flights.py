@@ -111,7 +111,7 @@ def test_where_the_leaders_client_leaves_one_of_the_others_takes_over(make_chat_
     assert Counter(attempts(agent).values_list("outcome", flat=True)) == {"cancelled": 1, "done": 1, "cached": 7}
 
 
-def test_where_the_leader_is_killed_others_go_on_within_seconds(make_chat_agent, upstream, start_server):
+def test_where_the_leader_is_killed_others_go_on(make_chat_agent, upstream, start_server):
     gate = Gate()
     upstream.script(Reply("From nine to five.", gate=gate))
     agent = make_chat_agent(upstream, reply_cache_s=60)
@@ -133,7 +133,7 @@ def test_where_the_leader_is_killed_others_go_on_within_seconds(make_chat_agent,
                 break
         assert len(others) == 5, "no connection reached the other worker"
         doomed.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(upstream.wait_for_calls, 2, timeout_s=20)  # a few, on a busy machine
+        await asyncio.to_thread(upstream.wait_for_calls, 2, timeout_s=20)
         gate.open()
         async with asyncio.timeout(120):
             return await asyncio.gather(*(other.read_all() for other in others))

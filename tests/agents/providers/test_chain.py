@@ -79,10 +79,8 @@ def test_what_will_not_pass_goes_to_the_next_model_at_once(
     upstream: Upstream, open_upstream: Callable[[], Upstream], refusal: Refusal
 ) -> None:
     upstream.script(refusal)
-    started = time.monotonic()
     assert ask(choice(upstream), choice(open_upstream(), "spare"))[1] == "spare"
     assert len(upstream.calls) == 1
-    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.7])
