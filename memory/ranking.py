@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -20,8 +20,9 @@ from memory.question import Asked
 from memory.storing import halfvec
 from memory.weights import WEIGHTS
 
+# The moment as a number: reading sixty of them as text takes as long as reading all the rest.
 _RANK: Final = """
-    SELECT id, owner_id, seq, origin, source_id, turn_id, speaker, said_at, text, score, features
+    SELECT id, owner_id, seq, origin, source_id, turn_id, speaker, extract(epoch FROM said_at)::float8, text, score, features
     FROM rank_memory(
         %(owner)s, %(space)s, %(embedding)s, %(terms)s, %(weights)s, %(most)s,
         in_session => %(session)s, not_turns => %(not_turns)s::uuid[], by_speaker => %(speaker)s, forms => %(forms)s,
@@ -30,7 +31,6 @@ _RANK: Final = """
     )
 """
 _WEIGHTS: Final = json.dumps(WEIGHTS)
-_COLUMNS: Final = ("id", "owner_id", "seq", "origin", "source_id", "turn_id", "speaker", "said_at", "text", "score")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,4 +97,33 @@ def rank(
     with connection.cursor() as cursor:
         cursor.execute(_RANK, parameters)
         rows = cursor.fetchall()
-    return [Ranked(**dict(zip(_COLUMNS, row, strict=False)), features=dict(zip(WEIGHTS, row[-1], strict=True))) for row in rows]
+    return [_ranked(*row) for row in rows]
+
+
+def _ranked(
+    id: int,
+    owner_id: int,
+    seq: int,
+    origin: str,
+    source_id: int | None,
+    turn_id: UUID | None,
+    speaker: str,
+    said_s: float,
+    text: str,
+    score: float,
+    features: Sequence[float],
+) -> Ranked:
+    """Return a row of `_RANK`; `said_s`: in seconds since 1970."""
+    return Ranked(
+        id=id,
+        owner_id=owner_id,
+        seq=seq,
+        origin=origin,
+        source_id=source_id,
+        turn_id=turn_id,
+        speaker=speaker,
+        said_at=datetime.fromtimestamp(said_s, UTC),
+        text=text,
+        score=score,
+        features=dict(zip(WEIGHTS, features, strict=True)),
+    )
