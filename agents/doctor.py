@@ -29,7 +29,6 @@ from observability.api import (
     Examination,
     Finding,
     NewAttempt,
-    budgets_now,
     count_attempt,
     in_thread,
     register_examination,
@@ -163,6 +162,6 @@ async def _meter(choice: ModelChoice) -> Meter:
         worst_prompt_tokens=await most_prompt_tokens(choice, _PROMPT_TOKENS),
         worst_completion_tokens=1,
     )
-    meter = Meter(template, budgets=await budgets_now.get(), prompt_tokens=_PROMPT_TOKENS, opened=False)
+    meter = Meter(template, prompt_tokens=_PROMPT_TOKENS, opened=False)
     meter.messages = _MESSAGES
     return meter

@@ -45,6 +45,11 @@ class Polled(Generic[T]):
             task = self._loading = asyncio.create_task(self._read(known))
         return await asyncio.shield(task)
 
+    def latest(self) -> T:
+        """Return the value as it was last read, for code on a thread that somebody started who awaited `get` just before."""
+        known = self._known
+        return self._load() if known is None else known[1]
+
     def forget(self) -> None:
         """Read it anew when it is next asked for, though it be read at this moment: somebody has just changed it."""
         self._known = None

@@ -19,7 +19,7 @@ from agents.chat.classifying import Classifier, Verdict
 from agents.chat.routing import Route, named, route_by_rule, rule_in_words
 from agents.models import Agent
 from agents.versions.live import Answering, snapshot_of
-from observability.api import AttemptKind, NewAttempt, SettledAttempt, budgets_now, run_burst, usd
+from observability.api import AttemptKind, NewAttempt, SettledAttempt, run_burst, usd
 
 from .forms import Textarea
 from .pages import for_viewers, render_agent_page, version_to_edit
@@ -109,7 +109,7 @@ async def _try(answering: Answering, message: str) -> tuple[Route, Asked | None]
         worst_prompt_tokens=0,
         worst_completion_tokens=0,
     )
-    classifier = Classifier(answering, template=template, budgets=await budgets_now.get())
+    classifier = Classifier(answering, template=template)
     verdict = await classifier.ask(message)
     calls = await classifier.settled()
     await asyncio.gather(*(settling.submit(call) for call in calls))

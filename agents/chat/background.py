@@ -23,7 +23,7 @@ from agents.providers.base import Message, ModelRequest, NoModel, UpstreamFailed
 from agents.providers.chain import model_for
 from agents.versions.live import AgentNotFound, Answering
 from memory.api import PastTurn
-from observability.api import AttemptKind, AttemptOutcome, NewAttempt, budgets_now, count_attempt
+from observability.api import AttemptKind, AttemptOutcome, NewAttempt, count_attempt
 
 # A call of a process that died is given up this long after it had to be done.
 _GRACE: Final = timedelta(seconds=30)
@@ -84,7 +84,7 @@ async def _meter(answering: Answering, *, kind: AttemptKind, max_output_tokens: 
         worst_prompt_tokens=await most_prompt_tokens(choice, answering.prompt_budget_tokens),
         worst_completion_tokens=max_output_tokens,
     )
-    return Meter(template, budgets=await budgets_now.get(), prompt_tokens=answering.prompt_budget_tokens, opened=False)
+    return Meter(template, prompt_tokens=answering.prompt_budget_tokens, opened=False)
 
 
 async def _complete(answering: Answering, *, messages: list[Message], max_output_tokens: int, meter: Meter) -> Completion:

@@ -2,6 +2,9 @@
 
 Each function takes a whole batch, because turns that come within the same few milliseconds share a transaction and a round trip
 to Redis. Rows are locked in one order everywhere (conversations, turns, then budgets' periods), so two batches never deadlock.
+
+Budgets are those that the process last read: whoever hands a call to a batch has awaited `budgets_now.get()` just before, so none of
+a batch is promised to budgets older than that, however long ago its turn began.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from uuid import UUID
 from agents.chat.replies import MISSED, CachedReply, Looked, ToKeep, keep, look
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
 from observability.api import (
-    Budget,
     GroupCommit,
     NewAttempt,
     Refusal,
@@ -23,6 +25,7 @@ from observability.api import (
     Verdict,
     Visit,
     admit,
+    budgets_now,
     leave,
     promise_attempts,
     record_cached,
@@ -43,7 +46,6 @@ class Entry:
     turn: NewTurn
     attempt: NewAttempt
     visit: Visit
-    budgets: Sequence[Budget]
     key_of: Callable[[OpenedTurn], str | None]
     wants_fresh: bool = False
 
@@ -66,14 +68,6 @@ class Entered:
     found: Looked = MISSED
     attempt: NewAttempt | None = None
     refusal: Refusal | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A further attempt of a turn, or one that was refused a moment ago."""
-
-    attempt: NewAttempt
-    budgets: Sequence[Budget]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +132,8 @@ def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[
     for place in places:
         if place not in calling:
             entered[place].attempt = None
-    budgets = next((entries[place].budgets for place in calling), ())
     attempts = [attempt for place in calling if (attempt := entered[place].attempt)]
-    refusals = promise_attempts(attempts, budgets=budgets)
+    refusals = promise_attempts(attempts, budgets=budgets_now.latest())
     for place, refusal in zip(calling, refusals, strict=True):
         if refusal is not None:
             entered[place].attempt, entered[place].refusal = None, refusal
@@ -165,9 +158,9 @@ def cached_by(attempt: NewAttempt, reply: CachedReply) -> tuple[NewAttempt, Deci
     return replace(attempt, provider=reply.provider, model=reply.model), reply.cost
 
 
-def take_steps(steps: Sequence[Step]) -> list[Refusal | None]:
-    """Promise and write each attempt; return which budget refuses it, if one does."""
-    return promise_attempts([step.attempt for step in steps], budgets=next((step.budgets for step in steps), ()))
+def promise_more(attempts: Sequence[NewAttempt]) -> list[Refusal | None]:
+    """Promise and write further attempts of turns, or such as were refused a moment ago; return which budget refuses it, if one does."""
+    return promise_attempts(attempts, budgets=budgets_now.latest())
 
 
 def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
@@ -185,6 +178,6 @@ def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
 
 
 entering: Final[GroupCommit[Entry, Entered]] = GroupCommit(enter_turns)
-stepping: Final[GroupCommit[Step, Refusal | None]] = GroupCommit(take_steps)
+promising: Final[GroupCommit[NewAttempt, Refusal | None]] = GroupCommit(promise_more)
 settling: Final[GroupCommit[SettledAttempt, bool]] = GroupCommit(settle_attempts)
 leaving: Final[GroupCommit[Leaving, bool]] = GroupCommit(leave_turns)

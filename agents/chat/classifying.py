@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,7 +29,6 @@ from observability.api import (
     TOKENS_TO_BEGIN_THE_REPLY,
     AttemptKind,
     AttemptOutcome,
-    Budget,
     NewAttempt,
     RedisDown,
     SettledAttempt,
@@ -86,10 +84,9 @@ class Classifier:
         template: what its call has in common with the turn's others: whose they are, and until when they may take.
     """
 
-    def __init__(self, answering: Answering, *, template: NewAttempt, budgets: Sequence[Budget]) -> None:
+    def __init__(self, answering: Answering, *, template: NewAttempt) -> None:
         self._answering = answering
         self._template = template
-        self._budgets = budgets
         self._meter: Meter | None = None
         self._outcome = AttemptOutcome.CANCELLED
         self._usage: Usage | None = None
@@ -128,7 +125,7 @@ class Classifier:
         # By its size: a process that has not counted yet takes a second to learn how, which nobody has here.
         tokens = TOKENS_TO_BEGIN_THE_REPLY + sum(TOKENS_PER_MESSAGE + most_tokens(message["content"]) for message in messages)
         attempt = replace(self._template, id=uuid7(), kind=AttemptKind.ROUTING, number=1, worst_completion_tokens=_MOST_TOKENS)
-        self._meter = Meter(attempt, budgets=self._budgets, prompt_tokens=tokens, opened=False)
+        self._meter = Meter(attempt, prompt_tokens=tokens, opened=False)
         self._meter.messages = messages
         request = ModelRequest(
             messages=messages,

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from agents.chat.bursts import Step, settling, stepping
+from agents.chat.bursts import promising, settling
 from agents.chat.prompt import count_prompt_tokens
 from agents.chat.refusals import error_of
 from agents.providers.base import Message, UpstreamFailed, Usage
@@ -21,11 +21,11 @@ from memory.api import FinishedTurn, TurnState
 from observability.api import (
     FREE,
     AttemptOutcome,
-    Budget,
     NewAttempt,
     Price,
     Refusal,
     SettledAttempt,
+    budgets_now,
     count_tokens,
     find_calibration,
     find_price,
@@ -53,7 +53,7 @@ class Meter:
         opened: `template` itself is in the ledger as the first attempt, and promised.
     """
 
-    def __init__(self, template: NewAttempt, *, budgets: Sequence[Budget], prompt_tokens: int, opened: bool) -> None:
+    def __init__(self, template: NewAttempt, *, prompt_tokens: int, opened: bool) -> None:
         self.messages: Sequence[Message] = ()
         """What is sent: the estimate of what a call read that never told its usage."""
         self.body = b""
@@ -63,7 +63,6 @@ class Meter:
         self.passed_over: list[tuple[str, str, str, float]] = []
         """Models that were not called although it was their turn: provider, model, why (an error code), and when."""
         self.template = template
-        self._budgets = budgets
         self._prompt_tokens = prompt_tokens
         self._promised = template if opened else None
         self._asking: tuple[NewAttempt, asyncio.Future[Refusal | None]] | None = None
@@ -134,7 +133,8 @@ class Meter:
         self._promised = attempt
 
     async def _ask(self, attempt: NewAttempt) -> Refusal | None:
-        asked = asyncio.ensure_future(stepping.submit(Step(attempt=attempt, budgets=self._budgets)))
+        await budgets_now.get()
+        asked = asyncio.ensure_future(promising.submit(attempt))
         # Who leaves meanwhile may have been promised something all the same: `settle` finds out.
         self._asking = (attempt, asked)
         refusal = await asyncio.shield(asked)

@@ -50,11 +50,12 @@ async def entry_of(question: Question, answering: Answering, *, turn_id: UUID) -
         key=question.caller.key_id,
         agent=answering.slug if question.address else "",
     )
+    attempt = await _first_attempt(question, answering, turn=turn)
+    await budgets_now.get()  # last: the batch promises to these
     return Entry(
         turn=turn,
-        attempt=await _first_attempt(question, answering, turn=turn),
+        attempt=attempt,
         visit=Visit(id=str(turn_id), rules=rules, lease_s=(deadline_at - now).total_seconds()),
-        budgets=await budgets_now.get(),
         key_of=partial(_key_of, question, answering),
         wants_fresh=question.wants_fresh,
     )
@@ -65,7 +66,7 @@ def meter_of(entry: Entry, entered: Entered, answering: Answering) -> Meter:
     template = entered.attempt or entry.attempt
     if entered.opened is not None:
         template = replace(template, conversation_id=entered.opened.conversation_id, subject_id=entered.opened.subject_id)
-    return Meter(template, budgets=entry.budgets, prompt_tokens=answering.prompt_budget_tokens, opened=entered.attempt is not None)
+    return Meter(template, prompt_tokens=answering.prompt_budget_tokens, opened=entered.attempt is not None)
 
 
 def _turn(question: Question, answering: Answering, *, turn_id: UUID, now: datetime, deadline_at: datetime) -> NewTurn:

@@ -147,9 +147,8 @@ class ChatTurn:
         """Ask the classifier, where the version's rule leaves it to that who answers."""
         if self._route is None or not self._route.asks:
             return
-        assert self._entry is not None
         assert self._meter is not None
-        self._classifier = Classifier(self._answering, template=self._meter.template, budgets=self._entry.budgets)
+        self._classifier = Classifier(self._answering, template=self._meter.template)
         self._route = self._route.decided(await self._classifier.ask(self._question.message))
         self._trace.mark("classify")
         self._answering = self._route.answering

@@ -181,7 +181,8 @@ async def _open(texts: Sequence[str], model: EmbeddingModel, payer: Payer) -> Ne
     counted = await asyncio.to_thread(_count, texts, model)
     price = await find_price(PROVIDER, model.name)
     attempt = _attempt(model, payer=payer, price=price, worst_tokens=calibration.most(counted) + _MARKS_A_TEXT * len(texts))
-    if refusal := await _opening.submit((attempt, await budgets_now.get())):
+    await budgets_now.get()  # whoever waits with others is promised to these, or newer ones
+    if refusal := await _opening.submit(attempt):
         raise _refused(refusal)
     return attempt
 
@@ -279,9 +280,9 @@ def _refused(refusal: Refusal) -> EmbeddingRefused:
     return EmbeddingRefused(f"the budget '{refusal.budget}' is spent; it resets at {refusal.resets_at.isoformat()}")
 
 
-def _open_together(calls: Sequence[tuple[NewAttempt, Sequence[Budget]]]) -> list[Refusal | None]:
-    return promise_attempts([attempt for attempt, _ in calls], budgets=calls[0][1])
+def _open_together(attempts: Sequence[NewAttempt]) -> list[Refusal | None]:
+    return promise_attempts(attempts, budgets=budgets_now.latest())
 
 
-_opening: Final[GroupCommit[tuple[NewAttempt, Sequence[Budget]], Refusal | None]] = GroupCommit(_open_together)
+_opening: Final[GroupCommit[NewAttempt, Refusal | None]] = GroupCommit(_open_together)
 _settling: Final[GroupCommit[SettledAttempt, bool]] = GroupCommit(settle_attempts)

@@ -18,8 +18,8 @@ from agents.chat.refusals import BudgetBusy, BudgetSpent, error_of
 from agents.providers.base import UpstreamFailed, Usage
 from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import load_draft
-from observability.api import AttemptKind, AttemptOutcome, NewAttempt, Price, Refusal
-from observability.budgets import active_budgets
+from observability.api import AttemptKind, AttemptOutcome, NewAttempt, Price, Refusal, run_burst
+from observability.budgets import budgets_now
 from observability.models import Attempt, Budget, BudgetPeriod, Limit, ModelPrice
 from observability.prices import price_list
 from tests.factories import make_user, unique
@@ -53,7 +53,7 @@ def template(choice, **fields):
 
 def test_a_call_whose_usage_nobody_knows_is_an_estimate(choice):
     async def run():
-        meter = Meter(template(choice), budgets=(), prompt_tokens=1000, opened=True)
+        meter = Meter(template(choice), prompt_tokens=1000, opened=True)
         meter.messages = [{"role": "user", "content": "What are your opening hours?"}]
         await meter.begin(choice)
         meter.left()
@@ -68,7 +68,7 @@ def test_a_call_whose_usage_nobody_knows_is_an_estimate(choice):
 @pytest.mark.parametrize(("is_billable", "outcome"), [(True, "failed"), (False, "failed")])
 def test_a_refused_call_costs_nothing_and_one_that_broke_off_is_estimated(choice, is_billable, outcome):
     async def run():
-        meter = Meter(template(choice), budgets=(), prompt_tokens=1000, opened=True)
+        meter = Meter(template(choice), prompt_tokens=1000, opened=True)
         meter.messages = [{"role": "user", "content": "Hi"}]
         await meter.begin(choice)
         meter.failed(UpstreamFailed("no", retryable=True, is_billable=is_billable))
@@ -83,7 +83,7 @@ def test_a_refused_call_costs_nothing_and_one_that_broke_off_is_estimated(choice
 
 def test_what_was_promised_and_never_made_is_given_back(choice):
     async def run():
-        meter = Meter(template(choice), budgets=(), prompt_tokens=1000, opened=True)
+        meter = Meter(template(choice), prompt_tokens=1000, opened=True)
         return await meter.settle_as(AttemptOutcome.FAILED, usage=Usage(0, 0)), await meter.settle_as(AttemptOutcome.DONE, usage=None)
 
     once, again = asyncio.run(run())
@@ -94,10 +94,10 @@ def test_what_was_promised_and_never_made_is_given_back(choice):
 def test_who_is_cancelled_while_a_promise_is_made_still_gives_it_back(choice):
     first = template(choice)
     budget = Budget.objects.create(name=unique("budget"), scope="agent", agent=first.agent, limit_usd=Decimal(10))
-    budgets = active_budgets()
+    budgets_now.forget()
 
     async def run():
-        meter = Meter(first, budgets=budgets, prompt_tokens=1000, opened=False)
+        meter = Meter(first, prompt_tokens=1000, opened=False)
         beginning = asyncio.create_task(meter.begin(choice))
         while meter._asking is None:  # noqa: ASYNC110 - it is about the moment in between
             await asyncio.sleep(0)
@@ -119,6 +119,24 @@ def test_who_is_cancelled_while_a_promise_is_made_still_gives_it_back(choice):
     assert not Attempt.objects.filter(agent=first.agent, outcome="running").exists()
     period = BudgetPeriod.objects.get(budget=budget)
     assert (period.reserved_tokens, period.spent_tokens) == (0, 0)
+
+
+def test_a_budget_made_while_a_turn_runs_holds_for_all_calls_of_a_batch(choice):
+    """Also where a further attempt of a turn that began before is the first of them."""
+    old, new = template(choice), template(choice)
+
+    async def run():
+        budgets_now.forget()
+        await budgets_now.get()
+        meters = [Meter(attempt, prompt_tokens=1000, opened=False) for attempt in (old, new)]
+        limit = await run_burst(Budget.objects.create, name=unique("budget"), scope="agent", agent=new.agent, limit_tokens=10**9)
+        budgets_now.forget()  # a second later
+        await asyncio.gather(*(meter.begin(choice) for meter in meters))
+        return limit
+
+    budget = asyncio.run(run())
+    assert {attempt.agent for attempt in Attempt.objects.filter(outcome="running")} >= {old.agent, new.agent}
+    assert BudgetPeriod.objects.get(budget=budget).reserved_tokens > 0
 
 
 def test_refusals_say_what_to_do():
