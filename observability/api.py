@@ -57,7 +57,7 @@ from observability.sealing import Unreadable, seal, unseal
 from observability.slow_routes import count_request
 from observability.sparing import list_sparing, refuses_unpriced
 from observability.statements import Statement, run_together
-from observability.succession import hand_on_limits, share_budgets
+from observability.succession import find_payers, hand_on_limits, share_budgets
 from observability.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_TO_BEGIN_THE_REPLY,
@@ -134,6 +134,7 @@ __all__ = [
     "examine",
     "failing_targets",
     "find_calibration",
+    "find_payers",
     "find_price",
     "forecast_usd",
     "fullest_budgets",

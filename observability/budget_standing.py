@@ -68,7 +68,7 @@ def standings(budgets: Sequence[Budget], *, at: datetime | None = None) -> dict[
 
 def budgets_of_key(key: str) -> list[tuple[Budget, BudgetStanding]]:
     """Return the budgets that the API key whose public id is `key` spends from, and how each stands now."""
-    budgets = list(Budget.objects.filter(scope=BudgetScope.KEY, key__in=[key, *payers_of([key])]).order_by("name"))
+    budgets = list(Budget.objects.filter(scope=BudgetScope.KEY, key__in=payers_of([key])[key]).order_by("name"))
     found = standings(budgets)
     return [(budget, found[budget.pk]) for budget in budgets]
 

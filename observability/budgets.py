@@ -7,7 +7,7 @@ in a circle, and is made by all of them or by none. Runs inside a transaction th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from observability.periods import period_of
 from observability.polled import Polled
 from observability.rollups import IN_NO_SUM
 from observability.statements import Statement, run_together
-from observability.succession import with_sharing
+from observability.succession import payers_of
 
 _ADD_PERIODS: Final = """
     INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
@@ -54,9 +54,16 @@ _COUNT_SO_FAR: Final = f"""
               AND (period.subject_id = 0 OR subject_id = period.subject_id)
         ) AS used
         WHERE (budget.agent = '' OR used.agent = budget.agent)
-          AND (budget.key IN ('', used.key) OR used.key IN (SELECT key FROM observability_sharedbudget WHERE payer = budget.key))
+          AND (budget.key = '' OR used.key = ANY(spending.keys))
     )
-    FROM observability_budget budget
+    FROM observability_budget budget, LATERAL (
+        WITH RECURSIVE spending (key) AS (
+            SELECT budget.key
+            UNION
+            SELECT further.key FROM spending JOIN observability_sharedbudget further ON further.payer = spending.key
+        )
+        SELECT array_agg(key) AS keys FROM spending
+    ) AS spending
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
 """  # noqa: S608 - constants
 _LOCK: Final = """
@@ -179,7 +186,8 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
     `budgets` are the active ones, as this process last read them: which of them apply is read from it, what they allow from the
     database.
     """
-    wanted = [_periods_of(claim, budgets) for claim in claims]
+    payers = payers_of({claim.key for claim in claims}) if budgets else {}
+    wanted = [_periods_of(claim, [budget for budget in budgets if _applies(budget, claim, payers[claim.key])]) for claim in claims]
     if not any(wanted):
         return [None] * len(claims)
     keys = sorted({key: ends_at for periods in wanted for key, ends_at in periods.items()}.items())
@@ -252,8 +260,8 @@ def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None
 
 
 def active_budgets() -> list[Budget]:
-    """Return the budgets that hold now, each with the keys that share it."""
-    return with_sharing(Budget.objects.filter(is_active=True).order_by("id"))
+    """Return the budgets that hold now."""
+    return list(Budget.objects.filter(is_active=True).order_by("id"))
 
 
 budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.0)
@@ -261,26 +269,16 @@ budgets_now: Final[Polled[list[Budget]]] = Polled(active_budgets, fresh_for_s=1.
 
 
 def _periods_of(claim: Claim, budgets: Sequence[Budget]) -> dict[_PeriodKey, datetime]:
-    """Return the periods that a claim draws on, each with its end."""
+    """Return the periods of `budgets` that a claim draws on, each with its end."""
     found = {}
     for budget in budgets:
-        if not _applies(budget, claim):
-            continue
         starts_at, ends_at = period_of(budget, claim.at)
         found[budget.pk, claim.subject_id if budget.scope == BudgetScope.USER else 0, starts_at] = ends_at
     return found
 
 
-def _applies(budget: Budget, claim: Claim) -> bool:
-    if budget.agent and budget.agent != claim.agent:
-        return False
-    match budget.scope:
-        case BudgetScope.KEY:
-            return budget.is_for_key(claim.key)
-        case BudgetScope.USER:
-            return claim.subject_id != 0 and budget.is_for_key(claim.key)
-        case _:
-            return True
+def _applies(budget: Budget, claim: Claim, payers: Collection[str]) -> bool:
+    return budget.applies_to(claim.agent, payers=payers) and (budget.scope != BudgetScope.USER or claim.subject_id != 0)
 
 
 def _exceeds(sum_: Decimal | int, limit: Decimal | int | None) -> bool:

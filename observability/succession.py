@@ -1,15 +1,30 @@
 """What limits a key limits those that come of it, too: else whoever rotates a key, or makes others with it, would lift its budgets.
 
 Keys that a key made, and the one that takes its place, spend from its own budgets, all together, and so do those that come of them.
-It is written with a key and never changes. Limits on requests are each key's own: a successor's are like the old one's.
+Whom a key comes of is written with it and never changes, so a process reads it once. Limits on requests are each key's own: a
+successor's are like the old one's.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
+from typing import Final
 
-from observability.models import Budget, Limit, LimitScope, SharedBudget
+from django.db import connection
+
+from observability.bursts import run_burst
+from observability.models import Limit, LimitScope, SharedBudget
+
+_MOST_KNOWN: Final = 10_000
+_PAYERS: Final = """
+    WITH RECURSIVE spending (key, payer) AS (
+        SELECT key, payer FROM observability_sharedbudget WHERE key = ANY(%s)
+        UNION
+        SELECT spending.key, further.payer FROM spending JOIN observability_sharedbudget further ON further.key = spending.payer
+    )
+    SELECT key, payer FROM spending
+"""
+_known: dict[str, frozenset[str]] = {}
 
 
 def share_budgets(payers: Collection[str], *, key: str) -> None:
@@ -17,25 +32,38 @@ def share_budgets(payers: Collection[str], *, key: str) -> None:
 
     Runs inside the transaction that makes the key.
     """
-    all_payers = sorted({*payers, *payers_of(payers)})
-    SharedBudget.objects.bulk_create([SharedBudget(key=key, payer=payer) for payer in all_payers], ignore_conflicts=True)
+    SharedBudget.objects.bulk_create([SharedBudget(key=key, payer=payer) for payer in sorted(set(payers))])
 
 
-def payers_of(keys: Collection[str]) -> list[str]:
-    """Return the other keys whose budgets `keys` spend from."""
-    return list(SharedBudget.objects.filter(key__in=keys).values_list("payer", flat=True))
-
-
-def with_sharing(budgets: Iterable[Budget]) -> list[Budget]:
-    """Return `budgets`, each with the keys that share it."""
-    found = list(budgets)
-    sharing: defaultdict[str, set[str]] = defaultdict(set)
-    if payers := {budget.key for budget in found if budget.key}:
-        for key, payer in SharedBudget.objects.filter(payer__in=payers).values_list("key", "payer"):
-            sharing[payer].add(key)
-    for budget in found:
-        budget.sharing = frozenset(sharing[budget.key]) if budget.key in sharing else ()
+def payers_of(keys: Collection[str]) -> Mapping[str, frozenset[str]]:
+    """Return whose budgets each of `keys` spends from: its own, and those of the keys that it comes of."""
+    found = {key: payers for key in keys if (payers := _known.get(key)) is not None}
+    if missing := {*keys} - found.keys():
+        read = _read_payers(missing)
+        if len(_known) + len(read) > _MOST_KNOWN:
+            _known.clear()
+        _known.update(read)
+        found |= read
     return found
+
+
+async def find_payers(key: str) -> frozenset[str]:
+    """Return whose budgets `key` spends from.
+
+    Raises:
+        django.db.Error: this process has never read it, and the database does not answer.
+    """
+    known = _known.get(key)
+    return (await run_burst(payers_of, [key]))[key] if known is None else known
+
+
+def _read_payers(keys: Collection[str]) -> dict[str, frozenset[str]]:
+    payers = {key: {key} for key in keys}
+    with connection.cursor() as cursor:
+        cursor.execute(_PAYERS, [list(keys)])
+        for key, payer in cursor.fetchall():
+            payers[key].add(payer)
+    return {key: frozenset(them) for key, them in payers.items()}
 
 
 def hand_on_limits(old: str, *, to: str) -> None:

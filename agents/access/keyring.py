@@ -22,11 +22,10 @@ from django.utils import timezone
 
 from agents.access.callers import Caller
 from agents.models import ApiKey
-from observability.api import GroupCommit, budgets_now, run_burst
+from observability.api import GroupCommit, run_burst
 from observability.errors import Unauthorized
 
 FRESH_FOR_S: Final = 2.0
-_NEW_FOR: Final = timedelta(minutes=1)
 USABLE_FOR_S: Final = 4.0
 USE_WRITTEN_EVERY: Final = timedelta(minutes=1)
 _MOST_HELD: Final = 10_000
@@ -47,7 +46,6 @@ class Key:
     """A key that is not revoked, and the caller who holds it."""
 
     hashed_key: str
-    made_at: datetime
     expires_at: datetime | None
     caller: Caller
 
@@ -115,8 +113,6 @@ class KeyRing:
                 self._absences.clear()
             self._absences[key_id] = asked_at
             raise InvalidKey
-        if timezone.now() - key.made_at < _NEW_FOR:
-            budgets_now.forget()  # which other keys' budgets it spends from was written when it was made
         if len(self._held) >= _MOST_HELD:
             self._held.clear()
         held = self._held[key_id] = _Held(key, asked_at)
@@ -157,18 +153,17 @@ def load_keys(key_ids: Sequence[str]) -> dict[str, Key]:
     rows = (
         ApiKey.objects.filter(prefix__in=set(key_ids), revoked=False)
         .annotate(slugs=ArrayAgg("agents__slug", filter=Q(agents__isnull=False), default=[]))
-        .values_list("prefix", "hashed_key", "created", "expiry_date", "owner_id", "scopes", "all_agents", "slugs")
+        .values_list("prefix", "hashed_key", "expiry_date", "owner_id", "scopes", "all_agents", "slugs")
     )
     return {
         prefix: Key(
             hashed_key=hashed_key,
-            made_at=made_at,
             expires_at=expires_at,
             caller=Caller(
                 owner=f"owner:{owner_id}", key_id=prefix, scopes=frozenset(scopes), agents=frozenset(slugs), all_agents=all_agents
             ),
         )
-        for prefix, hashed_key, made_at, expires_at, owner_id, scopes, all_agents, slugs in rows
+        for prefix, hashed_key, expires_at, owner_id, scopes, all_agents, slugs in rows
     }
 
 

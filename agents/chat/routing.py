@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -20,7 +20,18 @@ from agents.chat.metering import price_of
 from agents.chat.question import Question
 from agents.versions.live import Answering, ModelChoice
 from memory.api import people_numbered
-from observability.api import AttemptOutcome, Polled, Price, SavedBy, SettledAttempt, budgets_now, list_sparing, refuses_unpriced
+from observability.api import (
+    AttemptOutcome,
+    Budget,
+    Polled,
+    Price,
+    SavedBy,
+    SettledAttempt,
+    budgets_now,
+    find_payers,
+    list_sparing,
+    refuses_unpriced,
+)
 
 _MOST_WORDS_SHOWN: Final = 8
 
@@ -65,31 +76,20 @@ class Route:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sparing:
-    """A budget that asks for cheaper models. Empty or None: any. `people`: only for these, as (owner, name)."""
-
-    budget: str
-    agent: str
-    keys: frozenset[str] | None = None
-    people: frozenset[tuple[str, str]] | None = None
+_Sparing = Mapping[int, frozenset[tuple[str, str]] | None]
+"""The budgets that ask for cheaper models, by id, and of whom: of these people, as (owner, name); None: of everybody."""
 
 
-def _read_sparing() -> list[_Sparing]:
+def _read_sparing() -> _Sparing:
     sparing = list_sparing()
-    people = people_numbered({number for it in sparing for number in it.subject_ids or ()})
-    return [
-        _Sparing(
-            budget=it.budget,
-            agent=it.agent,
-            keys=it.keys,
-            people=None if it.subject_ids is None else frozenset(people[number] for number in it.subject_ids if number in people),
-        )
-        for it in sparing
-    ]
+    known = people_numbered({number for numbers in sparing.values() for number in numbers or ()})
+    return {
+        id: None if numbers is None else frozenset(known[number] for number in numbers if number in known)
+        for id, numbers in sparing.items()
+    }
 
 
-sparing_now: Final[Polled[list[_Sparing]]] = Polled(_read_sparing, fresh_for_s=1.0)
+sparing_now: Final[Polled[_Sparing]] = Polled(_read_sparing, fresh_for_s=1.0)
 """The budgets that ask for cheaper models, as this process last read them."""
 
 
@@ -102,12 +102,13 @@ async def route(question: Question, answering: Answering) -> Route:
     if answering.simple is None or not answering.choices:
         return route_by_rule(answering, question.message)
     own_price, budgets = await price_of(answering.choices[0]), await budgets_now.get()
+    payers = await find_payers(question.caller.key_id) if budgets else frozenset()
     is_unpriced = own_price is not None and await price_of(answering.simple) is None
-    if is_unpriced and refuses_unpriced(budgets, agent=answering.slug, key=question.caller.key_id):
+    if is_unpriced and refuses_unpriced(budgets, agent=answering.slug, payers=payers):
         why = f"{named(answering.choices[0])} answers: what {named(answering.simple)} costs is unknown, and a budget wants to know."
         return Route(answering=answering, why=why)
-    is_possible = any(budget.cheaper_at for budget in budgets)
-    if is_possible and (budget := await _asking_to_save(question, answering)):
+    saving = [budget for budget in budgets if budget.cheaper_at and budget.applies_to(answering.slug, payers=payers)]
+    if saving and (budget := await _asking_to_save(question, saving)):
         found = _to_cheaper(answering, SavedBy.BUDGET, f"the budget “{budget}” asks for cheaper models.")
     else:
         found = route_by_rule(answering, question.message)
@@ -174,16 +175,16 @@ def _sure(choice: ModelChoice | None) -> ModelChoice:
     return choice
 
 
-async def _asking_to_save(question: Question, answering: Answering) -> str:
-    """Return the name of a budget that applies and asks for cheaper models; "" where none does."""
+async def _asking_to_save(question: Question, budgets: Sequence[Budget]) -> str:
+    """Return the name of one of `budgets` that asks for cheaper models; "" where none does."""
     caller, session_id = question.caller, question.session_id
     # Of a session that is only now begun, nothing is spent yet.
     owner, session_id = resolve_session(caller, session_id) if session_id else (caller.owner, "")
     person = (owner, subject_name(caller, user=question.user, session_id=session_id))
-    for it in await sparing_now.get():
-        is_for_key = it.keys is None or caller.key_id in it.keys
-        if is_for_key and it.agent in ("", answering.slug) and (it.people is None or person in it.people):
-            return it.budget
+    sparing = await sparing_now.get()
+    for budget in budgets:
+        if budget.pk in sparing and ((people := sparing[budget.pk]) is None or person in people):
+            return budget.name
     return ""
 
 

@@ -70,14 +70,12 @@ class Budget(models.Model):
             models.CheckConstraint(condition=Q(cheaper_at=None) | Q(cheaper_at__range=(1, 100)), name="cheaper_at_is_a_percentage"),
         ]
 
-    sharing: Collection[str] = ()  # the keys that spend from it besides `key`, where they were read with it
-
     def __str__(self) -> str:
         return self.name
 
-    def is_for_key(self, key: str) -> bool:
-        """Tell whether calls of `key` are within what the budget is for, as far as keys go."""
-        return not self.key or key == self.key or key in self.sharing
+    def applies_to(self, agent: str, *, payers: Collection[str]) -> bool:
+        """Tell whether calls of `agent` with a key that spends from the budgets of `payers` are within what it is for."""
+        return self.agent in ("", agent) and (not self.key or self.key in payers)
 
 
 class SharedBudget(models.Model):

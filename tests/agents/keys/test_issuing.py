@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -10,13 +11,15 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection, connections
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 from uuid_utils.compat import uuid7
 
 from agents.access.issuing import NotRotatable, revoke_key, rotate_key
 from agents.models import ApiKey
-from observability.api import budgets_of_key
+from observability.api import budgets_of_key, find_payers
 from observability.budgets import Claim, active_budgets, begin_period, reserve
-from observability.models import Budget, BudgetPeriod, Limit
+from observability.models import Budget, BudgetPeriod, Limit, SharedBudget
+from observability.succession import payers_of
 from tests.factories import make_agent, make_key
 from tests.ledger import spend
 
@@ -117,8 +120,20 @@ def test_a_successor_spends_from_the_old_keys_budgets_also_while_both_work(db: N
     assert _ask("2", key=new.prefix, subject_id=8) == "Web shop"
     assert _ask("2", key=stranger.prefix) is None
     assert not Budget.objects.filter(key__in=[new.prefix, newest.prefix]).exists()
+    assert SharedBudget.objects.filter(key__in=[new.prefix, newest.prefix]).count() == 2, "one row for a key, however long the chain"
     assert [found for found, _ in budgets_of_key(newest.prefix)] == [budget]
     assert each.pk not in {found.pk for found, _ in budgets_of_key(stranger.prefix)}
+
+
+def test_a_process_reads_once_whose_budgets_a_key_spends_from(db: None, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    maker = make_key().key
+    made = rotate_key(make_key(maker=maker, owner=maker.owner).key, overlap=DAY).key
+    with django_assert_num_queries(1):
+        found = payers_of([made.prefix])[made.prefix]
+    assert found == {made.prefix, made.replaces.prefix, maker.prefix}
+    with django_assert_num_queries(0):
+        assert payers_of([made.prefix, made.prefix]) == {made.prefix: found}
+        assert asyncio.run(find_payers(made.prefix)) == found
 
 
 def test_a_new_budget_counts_what_keys_that_share_it_spent(db: None) -> None:
