@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +18,10 @@ from observability.api import connection_parameters
 _LOCK_KEY: Final = 7_205_759_404
 # A lock of a transaction, in a connection of its own: behind a transaction pooler, too, it lasts as long as it is to.
 _STAY_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
-_TAKE_LOCK: Final = "SELECT pg_advisory_xact_lock(%s)"
+# An index that is built concurrently waits until nobody has an older snapshot. A statement that waited for the lock would keep one, and
+# so would one with parameters, which PostgreSQL calls done when the next comes.
+_TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY})"
+_EVERY_S: Final = 0.2
 
 
 class Command(Migrate):
@@ -34,5 +38,6 @@ class Command(Migrate):
 def _alone(alias: str) -> Iterator[None]:
     with psycopg.connect(**connection_parameters(alias)) as guard:
         guard.execute(_STAY_IDLE)
-        guard.execute(_TAKE_LOCK, [_LOCK_KEY])
+        while guard.execute(_TRY_LOCK).fetchone() != (True,):
+            time.sleep(_EVERY_S)
         yield
