@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from memory.choosing import Choice, choose
 from memory.embedders.client import embed
 from memory.embedders.configured import EmbeddingModel, usable_models
 from memory.embedders.costs import Payer, Terms, charged_to, give_back, promise, terms_of
-from memory.embedders.line import line_to
+from memory.embedders.line import has_line, line_to
 from memory.isolation import act_for, stop_acting
 from memory.question import QUESTION_CHARS, Asked, read_question
 from memory.ranking import Ranked, rank
@@ -41,8 +42,10 @@ _ASKS: Final = re.compile(r"\?|\b(who|what|where|when|why|how|which)\b", re.IGNO
 # How many of the best passages are weighed against each other for the token budget.
 POOL: Final = 60
 
-# How many questions this process recalls for at this moment.
+# How many questions of this process wait for recall at this moment.
 _under_way = 0
+# Held by the thread that recalls at once, which may go on for a moment when nobody waits any more.
+_at_once: Final = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,6 @@ class _Found:
     """What there is to recall from, and how the question is read by it. `promised`: the call that embeds it, where it is paid for."""
 
     sources: Sources
-    room: Room
     asked: Asked
     promised: NewAttempt | Refusal | None = None
 
@@ -59,11 +61,11 @@ async def recall(wish: Wish) -> Recalled:
     """Return what helps to answer `wish.question`, after at most MEMORY_DEADLINE_MS."""
     if wish.limit < 1 or (is_filler(wish.question) and not _ASKS.search(wish.question)):
         return Recalled()
-    started = time.perf_counter()
+    started, until = time.perf_counter(), time.monotonic() + settings.MEMORY_DEADLINE_MS / 1000
     choice, failure = Choice(), ""
     try:
         async with asyncio.timeout(settings.MEMORY_DEADLINE_MS / 1000):
-            choice = await _recall(wish)
+            choice = await _recall(wish, until=until)
         outcome = Outcome.OK if choice.passages else Outcome.EMPTY
     except (TimeoutError, TooSlow):
         outcome, failure = Outcome.SLOW, f"not done within {settings.MEMORY_DEADLINE_MS} ms"
@@ -84,13 +86,13 @@ def _tell(recalled: Recalled, *, agent: str) -> None:
         log.info("memory recalled", passages=len(recalled.passages), **fields)
 
 
-async def _recall(wish: Wish) -> Choice:
+async def _recall(wish: Wish, *, until: float) -> Choice:
     models = usable_models()
     if not models:
         return Choice()
     with _being_under_way():
-        if _under_way == 1 and all(model.is_builtin for model in models):
-            return await run_burst(_recall_at_once, wish, models)
+        if _under_way == 1 and not _at_once.locked() and all(map(has_line, models)):
+            return await run_burst(_recall_at_once, wish, models, until=until)
         return await _recall_in_steps(wish, models)
 
 
@@ -104,26 +106,35 @@ def _being_under_way() -> Iterator[None]:
         _under_way -= 1
 
 
-def _recall_at_once(wish: Wish, models: Sequence[EmbeddingModel]) -> Choice:
+def _recall_at_once(wish: Wish, models: Sequence[EmbeddingModel], *, until: float) -> Choice:
     """Recall in one visit to the database, which finds the sources while the built-in embedder is at work already.
 
     That is quickest for a question that is alone. Of many at once, each would keep a connection for as long as the embedder has
     others to serve; and what costs money is not embedded before it is known that there is something to recall.
+
+    Args:
+        until: when nobody waits any more, of `time.monotonic()`.
+
+    Raises:
+        TooSlow: the database took too long, or the embedder.
     """
-    timeout_ms, question = settings.MEMORY_DEADLINE_MS, wish.question[:QUESTION_CHARS]
-    with line_to(models[0], timeout_s=timeout_ms / 1000) as line, _in_time():
+    question = wish.question[:QUESTION_CHARS]
+    with _at_once, line_to(models[0], until=until) as line, _in_time():
         line.ask(question)
-        found = _find(wish, models=models, terms=None, timeout_ms=timeout_ms)
+        found = _find(wish, models=models)
         if found is None:
+            return Choice()
+        room = wish.room if isinstance(wish.room, Room) else wish.room()
+        if not _is_worth_it(wish, found.sources, room):
             return Choice()
         if found.asked.to_embed != question:  # names in it turned out to mean somebody
             line.ask(found.asked.to_embed)
-        ranked = _ranked(found.asked, sources=found.sources, embedding=line.answer(), not_turns=tuple(found.room.sent))
-        return _chosen(ranked, wish=wish, room=found.room)
+        ranked = _ranked(found.asked, sources=found.sources, embedding=line.answer(), not_turns=tuple(room.sent))
+        return _chosen(ranked, wish=wish, room=room)
 
 
 async def _recall_in_steps(wish: Wish, models: Sequence[EmbeddingModel]) -> Choice:
-    """Recall without holding a connection while the question is embedded."""
+    """Recall without holding a connection while tokens are counted or the question is embedded."""
     finding = asyncio.ensure_future(run_burst(_find, wish, models=models, terms=await terms_of(models)))
     try:
         found = await asyncio.shield(finding)
@@ -133,27 +144,35 @@ async def _recall_in_steps(wish: Wish, models: Sequence[EmbeddingModel]) -> Choi
     if found is None:
         return Choice()
     with charged_to(_payer_of(wish), promised=found.promised, waits=False):
+        room = wish.room if isinstance(wish.room, Room) else await asyncio.to_thread(wish.room)
+        if not _is_worth_it(wish, found.sources, room):
+            return Choice()
         embedding = await _embedding_of(found.asked, model=found.sources.model)
-    return await run_burst(_rank_and_choose, wish, found, embedding)
+    return await run_burst(_rank_and_choose, wish, found, room, embedding)
 
 
-def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None, timeout_ms: int | None = None) -> _Found | None:
-    """Return what may be recalled from; None where there is nothing that the prompt does not hold anyway, or no room for it.
+def _find(wish: Wish, *, models: Sequence[EmbeddingModel], terms: Terms | None = None) -> _Found | None:
+    """Return what may be recalled from; None where there is nothing.
 
-    A vendor's call to embed the question is written down by the same visit.
+    A vendor's call to embed the question is written down by the same visit, unless the prompt most likely holds all there is.
+
+    Raises:
+        TooSlow: the database took too long.
     """
-    sources = find_sources(wish.whose, models=models, in_view=wish.in_view, timeout_ms=timeout_ms)
-    if sources is None:
-        return None
-    is_all_in_view = all(source.is_all_in_view for source in sources.owners)
-    room = wish.room if isinstance(wish.room, Room) else wish.room()
-    if room.tokens < 1 or (is_all_in_view and room.sent.issuperset(wish.in_view)):
-        return None
-    asked = read_question(wish.question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
-    if terms is None or sources.model.is_builtin:
-        return _Found(sources, room, asked)
-    stop_acting()
-    return _Found(sources, room, asked, promise(asked.to_embed, model=sources.model, payer=_payer_of(wish), terms=terms))
+    with _in_time():
+        sources = find_sources(wish.whose, models=models, in_view=wish.in_view)
+        if sources is None:
+            return None
+        asked = read_question(wish.question[:QUESTION_CHARS], voices=sources.voices, today=datetime.now(UTC).date())
+        if terms is None or sources.model.is_builtin or sources.is_all_in_view:
+            return _Found(sources, asked)
+        stop_acting()
+        return _Found(sources, asked, promise(asked.to_embed, model=sources.model, payer=_payer_of(wish), terms=terms))
+
+
+def _is_worth_it(wish: Wish, sources: Sources, room: Room) -> bool:
+    """Tell whether there is room for memories, and any that the prompt does not hold anyway."""
+    return room.tokens > 0 and not (sources.is_all_in_view and room.sent.issuperset(wish.in_view))
 
 
 def _give_back_found(finding: asyncio.Future[_Found | None]) -> None:
@@ -173,9 +192,9 @@ async def _embedding_of(asked: Asked, *, model: EmbeddingModel) -> Sequence[floa
     return embedding
 
 
-def _rank_and_choose(wish: Wish, found: _Found, embedding: Sequence[float]) -> Choice:
-    ranked = _rank_in_time(found.asked, sources=found.sources, embedding=embedding, not_turns=tuple(found.room.sent))
-    return _chosen(ranked, wish=wish, room=found.room)
+def _rank_and_choose(wish: Wish, found: _Found, room: Room, embedding: Sequence[float]) -> Choice:
+    ranked = _rank_in_time(found.asked, sources=found.sources, embedding=embedding, not_turns=tuple(room.sent))
+    return _chosen(ranked, wish=wish, room=room)
 
 
 def _chosen(ranked: Sequence[Ranked], *, wish: Wish, room: Room) -> Choice:
@@ -198,18 +217,20 @@ async def rank_passages(question: str, *, sources: Sources, most: int = POOL) ->
 
 
 class TooSlow(Exception):
-    """The database ended recall's statement at the deadline."""
+    """The database ended recall's statement at the deadline, or the embedder had no vector by then."""
 
 
 @contextlib.contextmanager
 def _in_time() -> Iterator[None]:
-    """Where the database ends a statement at the deadline, that is no error of the connection, which would be closed, and it tried again.
+    """What is ended at the deadline is no error of the database connection, which would be closed, and all tried again.
 
     Raises:
-        TooSlow: it did.
+        TooSlow: something was.
     """
     try:
         yield
+    except TimeoutError as error:
+        raise TooSlow(f"the embedder took longer than {settings.MEMORY_DEADLINE_MS} ms") from error
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise TooSlow(f"the statement took longer than {settings.MEMORY_DEADLINE_MS} ms") from error

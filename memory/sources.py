@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 
 from memory.embedders.client import EmbeddingModel
@@ -63,17 +64,20 @@ class Sources:
     model: EmbeddingModel
     space_id: int
 
+    @property
+    def is_all_in_view(self) -> bool:
+        """Nothing is in them but what was said in the turns that the prompt may hold anyway."""
+        return all(source.is_all_in_view for source in self.owners)
 
-def find_sources(
-    whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Sequence[UUID] = (), timeout_ms: int | None = None
-) -> Sources | None:
+
+def find_sources(whose: Whose, *, models: Sequence[EmbeddingModel], in_view: Sequence[UUID] = ()) -> Sources | None:
     """Return what may be recalled from; None where there is nothing, or nothing that one of `models` embedded.
 
-    To the end of the transaction, the memories of these owners are then what can be seen.
+    To the end of the transaction, the memories of these owners are then what can be seen, and no statement takes longer than
+    MEMORY_DEADLINE_MS.
 
     Args:
         in_view: turns that the prompt may hold anyway.
-        timeout_ms: how long each statement of the transaction may take from here on.
     """
     parameters = {
         "agent": whose.agent,
@@ -90,7 +94,7 @@ def find_sources(
     session = (whose.conversation_id or 0) if whose.session_only else None
     sessions = {id: session if kind == OwnerKind.PERSON else None for _, _, _, id, kind, _, _ in rows}
     _, found = run_together(
-        acting(list(sessions), timeout_ms=timeout_ms),
+        acting(list(sessions), timeout_ms=settings.MEMORY_DEADLINE_MS),
         (_WITH_MEMORIES, [list(sessions), list(sessions.values()), list(in_view)]),
     )
     owners = tuple(Source(owner_id=id, session=sessions[id], is_all_in_view=not has_more) for id, has_more in found)

@@ -236,6 +236,23 @@ def test_recall_makes_no_further_visit_to_the_database_before_it_asks_the_vendor
     assert not visits
 
 
+def test_what_was_promised_for_a_question_is_given_back_where_the_prompt_has_no_room(server, price, finish):
+    turn = remember(finish, "My dog is called Biscuit.", "I live in Lisbon.")
+    before, asked = len(calls_of(server)), server.calls
+    assert ask("What is my dog called?", turn, room=lambda: Room(0)).outcome == Outcome.EMPTY
+    assert [(call.outcome, call.cost_usd) for call in calls_of(server)[before:]] == [("cancelled", 0)]
+    assert server.calls == asked
+
+
+def test_nothing_is_promised_where_the_prompt_may_hold_all_there_is(server, price, finish):
+    turn = remember(finish, "My dog is called Biscuit.")
+    before = len(calls_of(server))
+    assert ask("What is my dog called?", turn, in_view=[turn.pk], room=lambda: Room(200, frozenset({turn.pk}))).outcome == Outcome.EMPTY
+    assert len(calls_of(server)) == before
+    assert ask("What is my dog called?", turn, in_view=[turn.pk], room=lambda: Room(200)).passages
+    assert [call.outcome for call in calls_of(server)[before:]] == ["done"]
+
+
 def test_a_question_from_the_cache_is_settled_as_nothing(server, price, finish, settings):
     settings.EMBEDDING_CACHE_S = 300
     turn = remember(finish, "My dog is called Biscuit.", "I live in Lisbon.")

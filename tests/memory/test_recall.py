@@ -142,6 +142,22 @@ def test_limit_and_budget_hold(embedder, finish):
     assert ask("What is my dog called?", turn, limit=0).passages == ask("What is my dog called?", turn, budget_tokens=0).passages == ()
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_tokens_of_a_question_among_others_are_counted_without_a_connection(embedder, finish, monkeypatch, is_alone):
+    turn = Turn.objects.get(pk=say_a_few_things(finish))
+    remember(embedder)
+    held = []
+
+    def room():
+        held.append(connection.connection is not None)
+        return Room(200)
+
+    monkeypatch.setattr("memory.recall.has_line", lambda model: is_alone)
+    whose = Whose(agent=turn.agent, conversation_id=turn.conversation_id)
+    assert "My dog is called Biscuit." in texts(run(recall(wish("What is my dog called?", whose, room=room))))
+    assert held == [is_alone]
+
+
 def test_people_without_memories_cost_no_embedding(embedder, finish, settings):
     turn = finish("Hello", "Hi", remember=False)
     settings.EMBEDDER_URL = "http://127.0.0.1:9/v1"
