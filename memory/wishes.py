@@ -29,7 +29,7 @@ class Wish:
         limit: how many passages at most.
         threshold: the least score of a passage that is recalled.
         room: the prompt's room for them, in tokens counted by `tokens_of`; a function is only called once there is anything to recall,
-            in a thread, which visits the database: it must not.
+            in a thread, which may be visiting the database: it must not.
         in_view: the turns that `room` may turn out to hold anyway.
         key: the API key that pays for embedding the question; "" without one.
     """

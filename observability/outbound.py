@@ -1,5 +1,8 @@
 """The one guarded HTTP client: everything this server calls by itself goes through here.
 
+But one: the built-in embedder, whose address only the environment names, is asked on a line of its own for a question that is alone
+(memory/embedders/line.py).
+
 It connects only to public addresses, unless the operator lists the host in OUTBOUND_ALLOWED_HOSTS (environment only). Names
 are resolved here and the vetted address is the one connected to, so a name that changes its mind (DNS rebinding) gains
 nothing. Redirects are never followed, and proxies from the environment are not used.
