@@ -59,6 +59,8 @@ TOTALS: Final[Mapping[str, str]] = {
 """The tables of what each person and conversation cost over all time, and from when to when, with the column that tells which."""
 
 _EVERY_S: Final = 10.0
+# So many attempts are summed by one transaction, about: within a second or two, however many there are.
+_SLICE: Final = 50_000
 IN_NO_SUM: Final = """
     settled_xid BETWEEN coalesce((SELECT upto_xid FROM observability_rollupstate WHERE id = 1), 0) AND 9223372036854775807
 """
@@ -67,15 +69,19 @@ IN_NO_SUM: Final = """
 _LOCK_STATE: Final = """
     INSERT INTO observability_rollupstate (id, upto_xid) VALUES (1, 0)
     ON CONFLICT (id) DO UPDATE SET upto_xid = observability_rollupstate.upto_xid
-    RETURNING upto_xid, totals_upto_xid, xid_offset
+    RETURNING upto_xid, totals_upto_xid, xid_offset, totals_xid_offset
 """
 # Transactions below the snapshot's xmin have all ended, so no attempt with a smaller number can appear any more.
 _HORIZON: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 _END_STATE: Final = """
-    UPDATE observability_rollupstate SET upto_xid = %(upto)s, totals_upto_xid = %(upto)s, xid_offset = %(offset)s, rolled_up_at = now()
+    UPDATE observability_rollupstate
+    SET upto_xid = %s, totals_upto_xid = %s, xid_offset = %s, totals_xid_offset = %s, rolled_up_at = now()
     WHERE id = 1
 """
-# Whoever settles waits until the sums are made anew.
+_BEYOND_SLICE: Final = """
+    SELECT settled_xid FROM observability_attempt WHERE settled_xid >= %s AND settled_xid < %s ORDER BY settled_xid OFFSET %s LIMIT 1
+"""
+# Whoever settles waits until it is known which numbers come next.
 _LOCK_LEDGER: Final = "LOCK TABLE observability_attempt IN SHARE MODE"
 _LAST_SETTLED: Final = "SELECT coalesce(max(settled_xid), 0) FROM observability_attempt"
 
@@ -109,29 +115,39 @@ _ADD_TO_TOTALS: Final = tuple(
 )
 
 
-def roll_up() -> int:
-    """Add to the sums what was settled since the last time, and note when; return how many rows of sums changed.
+def roll_up() -> bool:
+    """Add to the sums what was settled since the last time, a slice of it at most, and note when; tell whether there is more.
 
     Runs inside a transaction that the caller began; of several processes at once, one after the other does it.
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_STATE)
-        since, totals_since, offset = cursor.fetchone() or (0, 0, 0)
+        since, totals_since, offset, totals_offset = cursor.fetchone() or (0, 0, 0, 0)
         # Only now: a snapshot from before the lock would not have seen what the process before summed.
-        upto = _horizon(cursor) + offset
-        if upto < since:
-            return _start_over(cursor)
-        # Totals may be behind: they are younger than the other sums, and a worker of the release before does not know them.
-        changed = _add(cursor, _ADD, since, upto) + _add(cursor, _ADD_TO_TOTALS, totals_since, upto)
-        cursor.execute(_END_STATE, {"upto": upto, "offset": offset})
-    return changed
+        last = _horizon(cursor) + offset
+        if last < since:
+            since, totals_since, last = 0, 0, _start_over(cursor)
+            offset = last - _horizon(cursor)
+        elif totals_since > since or totals_offset != offset:
+            # A worker of the release before did that, who does not know totals.
+            _clear(cursor, TOTALS)
+            totals_since = 0
+        upto, totals_upto = _end_of_slice(cursor, since, last), _end_of_slice(cursor, totals_since, last)
+        _add(cursor, _ADD, since, upto)
+        # Totals may be behind: they are younger than the other sums.
+        _add(cursor, _ADD_TO_TOTALS, totals_since, totals_upto)
+        cursor.execute(_END_STATE, [upto, totals_upto, offset, offset])
+    if is_behind := min(upto, totals_upto) < last:
+        log.info("the ledger is being summed", upto_transaction=min(upto, totals_upto), of_transactions=last)
+    return is_behind
 
 
 async def keep_summing(stopping: asyncio.Event) -> None:
     """Keep the sums up until `stopping` is set."""
 
     async def step() -> None:
-        await run_burst(roll_up)
+        while await run_burst(roll_up) and not stopping.is_set():
+            pass
 
     await keep_doing(stopping, step, every_s=_EVERY_S, what="summing the ledger", queue="sums")
 
@@ -142,26 +158,31 @@ def _horizon(cursor: Any) -> int:
     return int(xmin)
 
 
-def _add(cursor: Any, statements: Iterable[str], since: int, upto: int) -> int:
-    changed = 0
+def _end_of_slice(cursor: Any, since: int, last: int) -> int:
+    """Return before which transaction a slice ends that begins with `since`: `last` at the latest. A transaction is never cut."""
+    cursor.execute(_BEYOND_SLICE, [since, last, _SLICE])
+    beyond = cursor.fetchone()
+    return last if beyond is None else max(int(beyond[0]), since + 1)
+
+
+def _add(cursor: Any, statements: Iterable[str], since: int, upto: int) -> None:
     for statement in statements if upto > since else ():
         cursor.execute(statement, [since, upto])
-        changed += cursor.rowcount
-    return changed
+
+
+def _clear(cursor: Any, tables: Iterable[str]) -> None:
+    for table in tables:
+        cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
 
 def _start_over(cursor: Any) -> int:
-    """Make all sums anew: this database was restored from a dump into a server that counts its transactions from the beginning.
+    """Empty all sums: this database was restored from a dump into a server that counts its transactions from the beginning.
 
-    From now on numbers are higher than all that are in the ledger.
+    From now on numbers are higher than all that are in the ledger: return the first of them.
     """
+    _clear(cursor, (*TABLES, *TOTALS))
     cursor.execute(_LOCK_LEDGER)
     cursor.execute(_LAST_SETTLED)
     [last] = cursor.fetchone() or [0]
-    for table in (*TABLES, *TOTALS):
-        cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
-    upto = int(last) + 1
-    changed = _add(cursor, (*_ADD, *_ADD_TO_TOTALS), 0, upto)
-    cursor.execute(_END_STATE, {"upto": upto, "offset": upto - _horizon(cursor)})
-    log.warning("sums of the ledger made anew", reason="the database server counts its transactions from a lower number than before")
-    return changed
+    log.warning("sums of the ledger are made anew", reason="the database server counts its transactions from a lower number than before")
+    return int(last) + 1

@@ -263,6 +263,7 @@ class RollupState(models.Model):
     xid_offset = models.BigIntegerField(
         default=0, db_default=0, help_text="Added to transactions' numbers, which begin anew where a dump is restored elsewhere."
     )
+    totals_xid_offset = models.BigIntegerField(default=0, db_default=0, help_text="What it was when the totals were added to last.")
     rolled_up_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from threading import Barrier
 
 import psycopg
@@ -49,7 +50,8 @@ def roll_all():
     def is_summed():
         roll()
         last = Attempt.objects.filter(settled_xid__isnull=False).order_by("-settled_xid").first()
-        return last is None or RollupState.objects.get().upto_xid > last.settled_xid
+        state = RollupState.objects.get()
+        return last is None or min(state.upto_xid, state.totals_upto_xid) > last.settled_xid
 
     eventually(is_summed, what="everything summed")
 
@@ -199,6 +201,52 @@ def test_totals_catch_up_with_a_worker_that_does_not_know_them():
     check_sums()
 
 
+def test_totals_are_made_anew_where_a_worker_that_does_not_know_them_made_the_sums_anew():
+    for _ in range(3):
+        spend("1")
+    roll_all()
+    lift_numbers(1_000_000_000)
+    before = RollupState.objects.get()
+    spend("1")  # with a number that looks as if it were summed
+    roll_all()
+    spend("1")
+    roll_all()
+    # What that worker leaves: totals as they were, of numbers above or below those that the sums have reached since.
+    RollupState.objects.update(totals_upto_xid=before.upto_xid, totals_xid_offset=before.totals_xid_offset)
+    TotalOfPerson.objects.update(cost_usd=3)
+    TotalOfConversation.objects.update(cost_usd=3)
+    roll_all()
+    check_sums()
+
+
+def test_a_long_ledger_is_summed_in_slices_and_reports_are_exact_meanwhile(monkeypatch):
+    monkeypatch.setattr(rollups, "_SLICE", 2)
+    for _ in range(7):
+        spend("1")
+    summed = [0]
+
+    def is_summed():
+        roll()
+        summed.append(sum(row.attempts for row in UsageDay.objects.all()))
+        assert report_usage(ALL)[0].attempts == 7
+        return summed[-1] == 7
+
+    eventually(is_summed, what="everything summed")
+    assert all(after - before <= 2 for before, after in pairwise(summed))
+    roll_all()
+    check_sums()
+
+
+def test_a_transaction_that_settles_more_than_a_slice_is_summed_whole(monkeypatch):
+    monkeypatch.setattr(rollups, "_SLICE", 2)
+    with transaction.atomic():
+        for _ in range(5):
+            spend("1")
+    spend("1")
+    roll_all()
+    check_sums()
+
+
 def test_workers_that_sum_at_once_count_nothing_twice():
     barrier = Barrier(4)
 
@@ -243,7 +291,7 @@ def test_sums_stay_right_where_a_dump_is_restored_into_a_server_with_lower_numbe
     spend("1")
     lift_numbers(1_000_000_000)
     spend("1")  # settled there, with a number that looks as if it were summed
-    assert roll()
+    roll()
     check_sums()
     assert report_usage(ALL)[0].cost_usd == 5
     spend("1")

@@ -16,5 +16,5 @@ def test_a_worker_without_work_is_seen() -> None:
     roll_up()
     RollupState.objects.update(rolled_up_at=datetime.now(UTC) - timedelta(hours=1))
     assert [found.grade for found in _look_at_worker()] == [Grade.FAILED]
-    assert roll_up() == 0
+    assert not roll_up()
     assert [found.grade for found in _look_at_worker()] == [Grade.OK]
