@@ -25,7 +25,7 @@ from observability.counting import (
     open_stream,
     show_breaker,
 )
-from observability.dearest import dearest_conversations, dearest_people
+from observability.dearest import dearest
 from observability.doctor.examination import READING_TABLES, Examination, Finding, Grade, in_thread, register_examination
 from observability.doctor.examining import Result, examine, worst_of
 from observability.doctor.glance import look_at_alert_targets, look_at_breakers, look_at_readiness
@@ -129,8 +129,7 @@ __all__ = [
     "count_tokens_of_messages",
     "count_tokens_of_prompt",
     "count_turn",
-    "dearest_conversations",
-    "dearest_people",
+    "dearest",
     "examine",
     "failing_targets",
     "find_calibration",

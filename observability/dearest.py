@@ -2,11 +2,13 @@
 
 Those of a few days are added up and put in order. Of many days only those are added up that have the highest totals over all
 time (`observability.rollups`) of all that were there on these days. Nobody can have cost more on some days than over all time: where
-as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, all are added up.
+as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, all are added up, as are
+those of some keys alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -27,12 +29,11 @@ _RANKED_TOO_MANY: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """Where the sums and totals of a kind are, which column tells them apart, and how reports call that."""
+    """Where the sums and totals of a kind are, which column tells them apart, and how what is wanted names them."""
 
     sums: str
     totals: str
     column: str
-    by: tuple[Group, ...]
     named: str
 
 
@@ -40,37 +41,40 @@ _CONVERSATIONS: Final = _Kind(
     sums="observability_usageconversation",
     totals="observability_totalofconversation",
     column="conversation_id",
-    by=("conversation", "agent"),
     named="conversations",
 )
-_PEOPLE: Final = _Kind(
-    sums="observability_usageperson", totals="observability_totalofperson", column="subject_id", by=("user",), named="people"
-)
+_PEOPLE: Final = _Kind(sums="observability_usageperson", totals="observability_totalofperson", column="subject_id", named="people")
+_KIND_OF: Final[Mapping[frozenset[Group], _Kind]] = {
+    frozenset({"user"}): _PEOPLE,
+    frozenset({"conversation"}): _CONVERSATIONS,
+    frozenset({"conversation", "agent"}): _CONVERSATIONS,  # which has one agent
+}
 
 
-def dearest_conversations(wanted: Wanted, *, limit: int) -> list[UsageLine]:
-    """Return the conversations that cost the most, by conversation and agent, the most expensive first."""
-    return _dearest(wanted, _CONVERSATIONS, limit=limit)
+def dearest(wanted: Wanted, *, by: Sequence[Group], limit: int) -> list[UsageLine]:
+    """Return the lines of a report that cost the most, the most expensive first, of those that cost something.
 
+    By user or conversation, what is nobody's or of no conversation is left out.
 
-def dearest_people(wanted: Wanted, *, limit: int) -> list[UsageLine]:
-    """Return the people that cost the most, by user, the most expensive first."""
-    return _dearest(wanted, _PEOPLE, limit=limit)
-
-
-def _dearest(wanted: Wanted, kind: _Kind, *, limit: int) -> list[UsageLine]:
-    are_many_days = (wanted.last - wanted.first).days >= _FEW_DAYS
-    if are_many_days and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
+    Raises:
+        ValueError: nothing is kept by all of these groups at once.
+    """
+    kind = _KIND_OF.get(frozenset(by))
+    if kind is None:
+        return [line for line in report_usage(wanted, by=by, dearest=True, named=True, limit=limit) if line.cost_usd]
+    # Of some keys alone, few are among those that cost the most of all.
+    are_many = (wanted.last - wanted.first).days >= _FEW_DAYS and wanted.keys is None
+    if are_many and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
         ids, others_at_most_usd = candidates
-        lines = _lines(ids, wanted, kind, limit=limit)
+        lines = _lines(ids, wanted, kind, by=by, limit=limit)
         if not others_at_most_usd or (len(lines) == limit and lines[-1].cost_usd >= others_at_most_usd):
             return lines
-    return _lines(_rank_all(wanted, kind, limit=limit), wanted, kind, limit=limit)
+    return _lines(_rank_all(wanted, kind, limit=limit), wanted, kind, by=by, limit=limit)
 
 
-def _lines(ids: list[int], wanted: Wanted, kind: _Kind, *, limit: int) -> list[UsageLine]:
+def _lines(ids: list[int], wanted: Wanted, kind: _Kind, *, by: Sequence[Group], limit: int) -> list[UsageLine]:
     chosen: dict[str, Any] = {kind.named: ids}
-    lines = report_usage(replace(wanted, **chosen), by=kind.by, dearest=True, limit=limit) if ids else []
+    lines = report_usage(replace(wanted, **chosen), by=by, dearest=True, limit=limit) if ids else []
     return [line for line in lines if line.cost_usd]
 
 

@@ -77,11 +77,14 @@ class Failure:
     last_at: datetime
 
 
-def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = False, limit: int | None = None) -> list[UsageLine]:
+def report_usage(
+    wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = False, named: bool = False, limit: int | None = None
+) -> list[UsageLine]:
     """Return the sums of what is `wanted`, one line for each group. Without groups: one line, or none.
 
     Args:
         dearest: the most expensive first; otherwise in the groups' order.
+        named: by user or conversation, leave out what is nobody's or of no conversation.
         limit: return at most so many lines.
 
     Raises:
@@ -90,6 +93,8 @@ def report_usage(wanted: Wanted, *, by: Sequence[Group] = (), dearest: bool = Fa
     table, columns = _table_for(wanted, by)
     groups = [_COLUMN_OF.get(group, group) for group in by]
     conditions, values = conditions_of(wanted)
+    if named:
+        conditions += "".join(f" AND {_COLUMN_OF[group]} <> 0" for group in by if group in _COLUMN_OF)
     first, after = bounds_of(wanted)
     when = columns[0]
     bounds: list[Any] = [first, after] if when == "hour" else [wanted.first, wanted.last + timedelta(days=1)]

@@ -15,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from agents.models import Agent, ApiKey
 from agents.rest.usage import MOST_DAYS, csv_answer
 from memory.api import find_person
-from observability.api import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage, usd
+from observability.api import UsageLine, Wanted, dearest, forecast_usd, list_failures, report_usage, usd
 
 from .cost_chart import DayCost, draw_costs
 from .pages import render_page
@@ -199,7 +199,7 @@ def _keys(request: HttpRequest, wanted: Wanted, total: UsageLine) -> list[Row]:
 def _conversations(request: HttpRequest, wanted: Wanted) -> Sequence[Row]:
     may_open = may_view_conversations(request)
     rows = []
-    for line in dearest_conversations(wanted, limit=_MOST_DEAREST):
+    for line in dearest(wanted, by=("conversation", "agent"), limit=_MOST_DEAREST):
         number = line.group["conversation"]
         url = reverse("admin:memory_conversation_change", args=(number,)) if may_open else ""
         rows.append(Row(title=f"Conversation {number}", note=line.group["agent"], url=url, line=line))
@@ -210,7 +210,7 @@ def _people(request: HttpRequest, wanted: Wanted) -> Sequence[Row]:
     """Return the end users and sessions that cost the most: named to those who may see people."""
     may_open = may_view_memories(request)
     rows = []
-    for line in dearest_people(wanted, limit=_MOST_DEAREST):
+    for line in dearest(wanted, by=("user",), limit=_MOST_DEAREST):
         number = line.group["user"]
         person = find_person(number) if may_open else None
         url = reverse("admin:memory_subject_change", args=(number,)) if person else ""

@@ -25,7 +25,7 @@ from agents.rest.people_shapes import Query, Slug, read_query
 from agents.rest.private import check_agent, private_json
 from agents.rest.problems import KEY_NEEDED, problems
 from memory.api import names_of_sessions, names_of_users
-from observability.api import UsageLine, Wanted, dearest_conversations, dearest_people, forecast_usd, report_usage, run_burst
+from observability.api import UsageLine, Wanted, dearest, forecast_usd, report_usage, run_burst
 from observability.errors import BadRequest
 
 GroupName = Literal["day", "agent", "key", "user", "conversation", "model", "kind"]
@@ -54,7 +54,11 @@ class UsageQuery(Query):
     )
     agent: Slug | None = Field(default=None, description="Only of this agent.")
     dearest: int | None = Field(
-        default=None, ge=1, le=MOST_DEAREST, description="Only so many lines, the most expensive first, of those that cost something."
+        default=None,
+        ge=1,
+        le=MOST_DEAREST,
+        description="Only so many lines, the most expensive first, of those that cost something. By user or conversation: "
+        "without what is nobody's, or of no conversation.",
     )
     format: Literal["json", "csv"] | None = Field(default=None, description="`csv`: the same as `Accept: text/csv`.")
 
@@ -196,7 +200,7 @@ def _lines(caller: Caller, query: UsageQuery, *, first: date, last: date, agent:
     keys = list(ApiKey.objects.filter(owner__in=key_owner).values_list("prefix", flat=True))
     wanted = Wanted(first=first, last=last, keys=keys, agents=None if agent is None else [agent])
     if query.dearest:
-        return wanted, _named(_dearest(wanted, query.by, limit=query.dearest), caller.owner)
+        return wanted, _named(dearest(wanted, by=query.by, limit=query.dearest), caller.owner)
     lines = report_usage(wanted, by=query.by, limit=MOST_LINES + 1)
     if len(lines) > MOST_LINES:
         raise BadRequest(
@@ -204,18 +208,6 @@ def _lines(caller: Caller, query: UsageQuery, *, first: date, last: date, agent:
             fields={"by": ["is too fine"]},
         )
     return wanted, _merge(_named(lines, caller.owner))
-
-
-def _dearest(wanted: Wanted, by: Sequence[GroupName], *, limit: int) -> list[UsageLine]:
-    """Return the most expensive lines: of people and of conversations in the quick way, of those that there are."""
-    match sorted(by):
-        case ["user"]:
-            return dearest_people(wanted, limit=limit)
-        case ["conversation"] | ["agent", "conversation"]:
-            lines = dearest_conversations(wanted, limit=limit)
-            return [replace(line, group={name: line.group[name] for name in by}) for line in lines]
-        case _:
-            return [line for line in report_usage(wanted, by=by, dearest=True, limit=limit) if line.cost_usd]
 
 
 def _named(lines: Sequence[UsageLine], owner: str) -> list[UsageLine]:

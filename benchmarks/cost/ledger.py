@@ -3,8 +3,9 @@
 A database that it filled before with as many rows is only timed.
 
 The rows are a year of 20 agents with two keys each, a model and a fallback for each agent, 100,000 people, and a conversation for
-every 5 rows. They are written by SQL into the product's own table, and summed by its own `roll_up`, but for the last thousand: a
-report must add those itself.
+every 5 rows, the same in every run. Some people come far more often than others, and few answers are many times as long as most, so
+their costs differ as they do in life. They are written by SQL into the product's own table, and summed by its own `roll_up`, but for
+the last thousand: a report must add those itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ DAYS: Final = 365
 UNSUMMED: Final = 1000
 _BATCH: Final = 500_000
 _LONGEST_WAIT_S: Final = 600.0
+_SEED: Final = 4711
 
 _FILL: Final = """
     INSERT INTO observability_attempt (
@@ -29,15 +31,18 @@ _FILL: Final = """
         settled_at, settled_xid, outcome, error_code, worst_prompt_tokens, worst_completion_tokens, prompt_tokens, cached_tokens,
         completion_tokens, is_estimated, input_usd, output_usd, cost_usd, saved_usd, latency_ms
     )
-    SELECT id, id, 1, 'chat', 'agent-' || key / 2, 1, 'key-' || key, 1 + abs(hashint8(n / 5) %% 100000), 1 + n / 5, 'vendor',
+    SELECT id, id, 1, 'chat', 'agent-' || key / 2, 1, 'key-' || key, 1 + floor(100000 * power(whose, 3))::bigint, 1 + n / 5, 'vendor',
            'model-' || CASE WHEN n %% 20 = 0 THEN 'spare' ELSE (key %% 3)::text END, '', at, at,
            at, pg_current_xact_id()::text::bigint, CASE WHEN n %% 100 = 0 THEN 'failed' WHEN n %% 10 = 0 THEN 'cached' ELSE 'done' END,
-           CASE WHEN n %% 100 = 0 THEN 'upstream-timeout' ELSE '' END, 4000, 1000, 900, 400, 150, false, 0.25, 2,
-           CASE WHEN n %% 10 = 0 THEN 0 ELSE 0.000525 END, CASE WHEN n %% 10 = 0 THEN 0.000525 ELSE 0 END, 900
+           CASE WHEN n %% 100 = 0 THEN 'upstream-timeout' ELSE '' END, 4000, 8000, 900, 400, written, false, 0.25, 2,
+           CASE WHEN n %% 10 = 0 THEN 0 ELSE usd END, CASE WHEN n %% 10 = 0 THEN usd ELSE 0 END, 900
     FROM generate_series(%s::bigint, %s::bigint) AS n, LATERAL (
         SELECT lpad(to_hex(n), 32, '0')::uuid AS id, %s::timestamptz + n * make_interval(secs => %s) AS at,
-               abs(hashint8(n / 5) %% 40) AS key
-    ) AS drawn
+               abs(hashint8(n / 5) %% 40) AS key, (hashint8extended(n / 5, %s) & 1048575) / 1048576.0::float8 AS whose,
+               (hashint8extended(n / 5, %s) & 1048575) / 1048576.0::float8 AS brevity,
+               (hashint8extended(n, %s) & 1048575) / 1048576.0::float8 AS more
+    ) AS drawn, LATERAL (SELECT 20 + floor(40 / (0.01 + brevity) * (0.5 + more))::int AS written) AS length,
+    LATERAL (SELECT (900 * 0.25 + written * 2) / 1000000 AS usd) AS price
 """
 
 
@@ -46,16 +51,16 @@ def fill(rows: int, *, until: datetime) -> float:
     from django.db import connection, transaction
 
     each_s = timedelta(days=DAYS).total_seconds() / rows
-    first = until - timedelta(days=DAYS)
+    drawn: list[Any] = [until - timedelta(days=DAYS), each_s, _SEED, _SEED + 1, _SEED + 2]
     summing_s = 0.0
     bounds = [*range(0, rows - UNSUMMED, _BATCH), rows - UNSUMMED]
     for begin, end in pairwise(bounds):
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_FILL, [begin + 1, end, first, each_s])
+            cursor.execute(_FILL, [begin + 1, end, *drawn])
         summing_s += sum_up()
         print(f"... {end:,} rows", file=sys.stderr, flush=True)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_FILL, [rows - UNSUMMED + 1, rows, first, each_s])
+        cursor.execute(_FILL, [rows - UNSUMMED + 1, rows, *drawn])
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
     return summing_s
@@ -88,7 +93,7 @@ def sum_up() -> float:
 
 def questions(today: date) -> Mapping[str, Callable[[], Any]]:
     """Return the reports that are timed, by what they tell."""
-    from observability.api import Wanted, dearest_conversations, dearest_people, forecast_usd, list_failures, report_usage
+    from observability.api import Wanted, dearest, forecast_usd, list_failures, report_usage
 
     month = Wanted(first=today - timedelta(days=29), last=today)
     year = Wanted(first=today - timedelta(days=DAYS), last=today)
@@ -101,14 +106,16 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
         "30 days, by day and agent, of three keys": lambda: report_usage(keys, by=("day", "agent")),
         "30 days, of one person": lambda: report_usage(Wanted(first=month.first, last=today, people=[4711])),
         "30 days, by user, of three keys": lambda: report_usage(keys, by=("user",), limit=10_000),
-        "30 days, dearest conversations": lambda: dearest_conversations(month, limit=10),
-        "30 days, dearest people": lambda: dearest_people(month, limit=10),
+        "30 days, dearest conversations": lambda: dearest(month, by=("conversation", "agent"), limit=10),
+        "30 days, dearest people": lambda: dearest(month, by=("user",), limit=10),
         "30 days, failures": lambda: list_failures(month),
         "a year, by day": lambda: report_usage(year, by=("day",)),
         "a year, by agent": lambda: report_usage(year, by=("agent",)),
-        "a year, dearest conversations": lambda: dearest_conversations(year, limit=10),
-        "a year, dearest conversations, of three keys": lambda: dearest_conversations(replace(year, keys=keys.keys), limit=10),
-        "a year, dearest people": lambda: dearest_people(year, limit=10),
+        "a year, dearest conversations": lambda: dearest(year, by=("conversation", "agent"), limit=10),
+        "a year, dearest conversations, of three keys": lambda: dearest(
+            replace(year, keys=keys.keys), by=("conversation", "agent"), limit=10
+        ),
+        "a year, dearest people": lambda: dearest(year, by=("user",), limit=10),
         "forecast": lambda: forecast_usd(today),
     }
 

@@ -10,7 +10,6 @@ import pytest
 from django.db import connection, transaction
 
 from observability import dearest
-from observability.dearest import dearest_conversations, dearest_people
 from observability.models import AttemptKind, AttemptOutcome, RollupState, TotalOfConversation
 from observability.rollups import roll_up
 from observability.usage import Wanted, forecast_usd, list_failures, report_usage
@@ -20,6 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = NOON.date()
 THE_DAY = Wanted(first=DAY, last=DAY)
+CONVERSATION = ("conversation", "agent")
 
 
 @pytest.fixture(params=["in the sums", "not in the sums", "half of it"])
@@ -36,6 +36,10 @@ def summed(request):
 
 def costs(lines, *groups):
     return {tuple(line.group[group] for group in groups): line.cost_usd for line in lines}
+
+
+def the_dearest(wanted, *by, limit):
+    return dearest.dearest(wanted, by=by, limit=limit)
 
 
 def test_a_report_by_every_group(summed):
@@ -102,10 +106,10 @@ def test_the_dearest_conversations_over_all_days(summed):
     spend("0.5", conversation_id=1, agent="another", key="k8")
     summed()
     week = Wanted(first=DAY - timedelta(days=6), last=DAY)
-    assert costs(dearest_conversations(week, limit=2), "conversation", "agent") == {(1, "helper"): 6, (2, "helper"): 5}
-    assert costs(dearest_conversations(week, limit=9), "conversation") == {(1,): Decimal("0.5"), (2,): 5}
-    assert costs(dearest_conversations(Wanted(first=DAY, last=DAY, keys=["k8"]), limit=9), "conversation") == {(1,): Decimal("0.5")}
-    assert dearest_conversations(Wanted(first=DAY, last=DAY, keys=[]), limit=9) == []
+    assert costs(the_dearest(week, *CONVERSATION, limit=2), "conversation", "agent") == {(1, "helper"): 6, (2, "helper"): 5}
+    assert costs(the_dearest(week, *CONVERSATION, limit=9), "conversation") == {(1,): Decimal("0.5"), (2,): 5}
+    assert costs(the_dearest(Wanted(first=DAY, last=DAY, keys=["k8"]), *CONVERSATION, limit=9), "conversation") == {(1,): Decimal("0.5")}
+    assert the_dearest(Wanted(first=DAY, last=DAY, keys=[]), *CONVERSATION, limit=9) == []
 
 
 @pytest.mark.parametrize("for_each", [1, 2, 10])
@@ -128,8 +132,10 @@ def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch,
     summed()
     for wanted in (Wanted(first=DAY - timedelta(days=29), last=DAY), Wanted(first=DAY - timedelta(days=45), last=DAY, keys=["k8"])):
         conversations = report_usage(wanted, by=("conversation", "agent"), dearest=True, limit=3)
-        assert costs(dearest_conversations(wanted, limit=3), "conversation") == costs(conversations, "conversation")
-        assert costs(dearest_people(wanted, limit=3), "user") == costs(report_usage(wanted, by=("user",), dearest=True, limit=3), "user")
+        assert costs(the_dearest(wanted, *CONVERSATION, limit=3), "conversation") == costs(conversations, "conversation")
+        assert costs(the_dearest(wanted, "user", limit=3), "user") == costs(
+            report_usage(wanted, by=("user",), dearest=True, limit=3), "user"
+        )
 
 
 def test_the_dearest_while_totals_are_not_there_yet():
@@ -140,7 +146,7 @@ def test_the_dearest_while_totals_are_not_there_yet():
     TotalOfConversation.objects.update(cost_usd=0)
     spend("1", conversation_id=2)
     week = Wanted(first=DAY - timedelta(days=9), last=DAY)
-    assert costs(dearest_conversations(week, limit=1), "conversation") == {(1,): 5}
+    assert costs(the_dearest(week, *CONVERSATION, limit=1), "conversation") == {(1,): 5}
 
 
 def test_the_dearest_people(summed):
@@ -151,8 +157,24 @@ def test_the_dearest_people(summed):
     summed()
     spend("0.5", subject_id=3)
     span = Wanted(first=DAY - timedelta(days=1), last=DAY)
-    assert costs(dearest_people(span, limit=2), "user") == {(1,): 6, (2,): 5}
-    assert costs(dearest_people(Wanted(first=DAY, last=DAY), limit=9), "user") == {(2,): 5, (1,): 4, (3,): Decimal("0.5")}
+    assert costs(the_dearest(span, "user", limit=2), "user") == {(1,): 6, (2,): 5}
+    assert costs(the_dearest(Wanted(first=DAY, last=DAY), "user", limit=9), "user") == {(2,): 5, (1,): 4, (3,): Decimal("0.5")}
+
+
+@pytest.mark.parametrize(
+    "by", [("user",), ("user", "model"), ("day", "user"), ("conversation",), ("agent", "conversation"), ("conversation", "day")]
+)
+@pytest.mark.parametrize("days", [1, 30])
+def test_the_dearest_are_somebodys_and_cost_something_whatever_they_are_grouped_by(summed, by, days):
+    spend("9")  # nobody's
+    spend("0", subject_id=1, conversation_id=1)
+    spend("2", subject_id=2, conversation_id=2)
+    summed(halfway=True)
+    spend("1", subject_id=3, conversation_id=3)
+    summed()
+    span = Wanted(first=DAY - timedelta(days=days - 1), last=DAY)
+    assert [(len(line.group), line.cost_usd) for line in the_dearest(span, *by, limit=9)] == [(len(by), 2), (len(by), 1)]
+    assert [line.cost_usd for line in the_dearest(span, *by, limit=1)] == [2]
 
 
 def test_groups_that_are_not_kept_together_are_refused():

@@ -128,10 +128,13 @@ def test_the_dearest_lines_of_other_groups(usage, spending, key):
     spending("1", subject_id=person(key, "ada"), model="small")
     spending("2", subject_id=person(key, "bob"), model="large")
     spending("4", subject_id=person(key, "session/s1"), model="middling")
+    spending("8", model="large")  # nobody's
     spending("0", model="free")
     assert [line["user"] for line in usage(f"{DAYS}&by=user&dearest=2").json()["lines"]] == [None, "bob"]
-    assert [line["model"] for line in usage(f"{DAYS}&by=model&dearest=9").json()["lines"]] == ["middling", "large", "small"]
-    assert usage(f"{DAYS}&dearest=1").json()["lines"][0]["cost_usd"] == "7"
+    assert [line["model"] for line in usage(f"{DAYS}&by=model&dearest=9").json()["lines"]] == ["large", "middling", "small"]
+    lines = usage(f"{DAYS}&by=model,user&dearest=9").json()["lines"]
+    assert [(line["model"], line["user"]) for line in lines] == [("middling", None), ("large", "bob"), ("small", "ada")]
+    assert usage(f"{DAYS}&dearest=1").json()["lines"][0]["cost_usd"] == "15"
 
 
 def test_conversations_that_nobody_can_name_are_one_line(usage, spending, key, agent):
