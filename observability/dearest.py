@@ -2,8 +2,8 @@
 
 Those of a few days are added up and put in order. Of many days only those are added up that have the highest totals over all
 time (`observability.rollups`) of all that were there on these days. Nobody can have cost more on some days than over all time: where
-as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, all are added up, as are
-those of some keys alone.
+as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, as where
+the keys that are wanted make few of all calls, all of theirs are added up: that they were looked for in vain is the lesser part of it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def dearest(wanted: Wanted, *, by: Sequence[Group], limit: int) -> list[UsageLin
     kind = _KIND_OF.get(frozenset(by))
     if kind is None:
         return [line for line in report_usage(wanted, by=by, dearest=True, named=True, limit=limit) if line.cost_usd]
-    # Of some keys alone, few are among those that cost the most of all.
-    are_many = (wanted.last - wanted.first).days >= _FEW_DAYS and wanted.keys is None
-    if are_many and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
+    are_many_days = (wanted.last - wanted.first).days >= _FEW_DAYS
+    if are_many_days and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
         ids, others_at_most_usd = candidates
         lines = _lines(ids, wanted, kind, by=by, limit=limit)
         if not others_at_most_usd or (len(lines) == limit and lines[-1].cost_usd >= others_at_most_usd):

@@ -98,6 +98,7 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
     month = Wanted(first=today - timedelta(days=29), last=today)
     year = Wanted(first=today - timedelta(days=DAYS), last=today)
     keys = Wanted(first=month.first, last=today, keys=[f"key-{number}" for number in range(3)])
+    half = replace(year, keys=[f"key-{number}" for number in range(20)])
     return {
         "30 days, in all": lambda: report_usage(month),
         "30 days, by day": lambda: report_usage(month, by=("day",)),
@@ -115,6 +116,7 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
         "a year, dearest conversations, of three keys": lambda: dearest(
             replace(year, keys=keys.keys), by=("conversation", "agent"), limit=10
         ),
+        "a year, dearest conversations, of half of the keys": lambda: dearest(half, by=("conversation", "agent"), limit=10),
         "a year, dearest people": lambda: dearest(year, by=("user",), limit=10),
         "forecast": lambda: forecast_usd(today),
     }
