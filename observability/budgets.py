@@ -6,7 +6,6 @@ in a circle, and is made by all of them or by none. Runs inside a transaction th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,18 +22,14 @@ from observability.rollups import IN_NO_SUM
 from observability.statements import Statement, run_together
 from observability.succession import payers_of
 
-_ADD_PERIODS: Final = """
-    INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
-    SELECT new.budget_id, new.subject_id, new.starts_at, new.ends_at, 0, 0
-    FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS new (budget_id, subject_id, starts_at, ends_at)
-    WHERE NOT EXISTS (
-        SELECT FROM observability_budgetperiod old
-        WHERE old.budget_id = new.budget_id AND old.subject_id = new.subject_id AND old.starts_at = new.starts_at
-    )
-    ORDER BY 1, 2, 3
-    ON CONFLICT (budget_id, subject_id, starts_at) DO NOTHING
-    RETURNING id
+# Functions of the database (migration 0014). Missing periods are made, and all are locked in the order of their ids.
+_LOCK: Final = """
+    SELECT id, budget_id, subject_id, starts_at, is_new, name, limit_usd, limit_tokens, on_unknown_price, ends_at, spent_usd, reserved_usd,
+           spent_tokens, reserved_tokens, was_refused
+    FROM lock_budget_periods(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
 """
+_PROMISE: Final = "SELECT promise_to_budgets(%s::uuid[], %s::bigint[], %s::numeric[], %s::bigint[])"
+_SETTLE: Final = "SELECT settle_with_budgets(%s::uuid[], %s::numeric[], %s::bigint[])"
 # What was spent in the period before somebody made the budget, or before its first call: of a person by UTC days, else by hours.
 _COUNT_SO_FAR: Final = f"""
     UPDATE observability_budgetperiod period
@@ -66,50 +61,8 @@ _COUNT_SO_FAR: Final = f"""
     ) AS spending
     WHERE budget.id = period.budget_id AND period.id = ANY(%s)
 """  # noqa: S608 - constants
-_LOCK: Final = """
-    SELECT period.id, period.budget_id, period.subject_id, period.starts_at, budget.name, budget.limit_usd, budget.limit_tokens,
-           budget.on_unknown_price, period.ends_at, period.spent_usd, period.reserved_usd, period.spent_tokens, period.reserved_tokens,
-           coalesce(period.refused_at >= budget.updated_at, false)
-    FROM observability_budgetperiod period
-    JOIN unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS asked (budget_id, subject_id, starts_at)
-      USING (budget_id, subject_id, starts_at)
-    JOIN observability_budget budget ON budget.id = period.budget_id AND budget.is_active
-    ORDER BY period.id
-    FOR NO KEY UPDATE OF period
-"""
-_PROMISE: Final = """
-    UPDATE observability_budgetperiod period
-    SET reserved_usd = period.reserved_usd + more.usd, reserved_tokens = period.reserved_tokens + more.tokens
-    FROM unnest(%s::bigint[], %s::numeric[], %s::bigint[]) AS more (id, usd, tokens)
-    WHERE period.id = more.id
-"""
 _NOTE_REFUSALS: Final = "UPDATE observability_budgetperiod SET refused_at = clock_timestamp() WHERE id = ANY(%s)"
-_ADD_RESERVATIONS: Final = """
-    INSERT INTO observability_reservation (attempt_id, period_id, usd, tokens)
-    SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::numeric[], %s::bigint[])
-"""
 _LOCK_BUDGET: Final = "SELECT id FROM observability_budgetperiod WHERE budget_id = %s AND ends_at > %s ORDER BY id FOR NO KEY UPDATE"
-# Periods are locked in the order of their ids here, too, before any of them is changed.
-_SETTLE: Final = """
-    WITH taken AS (
-        DELETE FROM observability_reservation reservation
-        USING unnest(%s::uuid[], %s::numeric[], %s::bigint[]) AS spent (attempt_id, usd, tokens)
-        WHERE reservation.attempt_id = spent.attempt_id
-        RETURNING reservation.period_id, reservation.usd AS reserved_usd, reservation.tokens AS reserved_tokens,
-                  spent.usd AS spent_usd, spent.tokens AS spent_tokens
-    ), done AS (
-        SELECT period_id, sum(reserved_usd) AS reserved_usd, sum(reserved_tokens)::bigint AS reserved_tokens,
-               sum(spent_usd) AS spent_usd, sum(spent_tokens)::bigint AS spent_tokens
-        FROM taken GROUP BY period_id
-    ), locked AS MATERIALIZED (
-        SELECT id FROM observability_budgetperiod WHERE id IN (SELECT period_id FROM done) ORDER BY id FOR NO KEY UPDATE
-    )
-    UPDATE observability_budgetperiod period
-    SET reserved_usd = period.reserved_usd - done.reserved_usd, reserved_tokens = period.reserved_tokens - done.reserved_tokens,
-        spent_usd = period.spent_usd + done.spent_usd, spent_tokens = period.spent_tokens + done.spent_tokens
-    FROM done JOIN locked ON locked.id = done.period_id
-    WHERE period.id = done.period_id
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +144,14 @@ def reserve(claims: Sequence[Claim], *, budgets: Sequence[Budget]) -> list[Refus
     if not any(wanted):
         return [None] * len(claims)
     keys = sorted({key: ends_at for periods in wanted for key, ends_at in periods.items()}.items())
-    columns: list[Any] = [[key[0] for key, _ in keys], [key[1] for key, _ in keys], [key[2] for key, _ in keys]]
-    added, locked = run_together((_ADD_PERIODS, [*columns, [ends_at for _, ends_at in keys]]), (_LOCK, columns))
-    if added:
-        _, locked = run_together((_COUNT_SO_FAR, [[id for (id,) in added]]), (_LOCK, columns))
-    rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[4:]) for row in locked}
+    columns: list[Any] = [[key[0] for key, _ in keys], [key[1] for key, _ in keys], [key[2] for key, _ in keys], [end for _, end in keys]]
+    [locked] = run_together((_LOCK, columns))
+    if added := [id for id, *_, is_new in (row[:5] for row in locked) if is_new]:
+        _, locked = run_together((_COUNT_SO_FAR, [added]), (_LOCK, columns))
+    rows: dict[_PeriodKey, _Row] = {(row[1], row[2], row[3]): _Row(row[0], *row[5:]) for row in locked}
     refusals, promises = _grant(claims, wanted, rows)
     if promises:
-        run_together(*_to_store(promises))
+        run_together(_to_store(promises))
     if refused := [row.id for row in rows.values() if row.refuses_now and not row.refused_before]:
         run_together((_NOTE_REFUSALS, [refused]))  # for the alerts
     return refusals
@@ -221,19 +174,13 @@ def _grant(
     return refusals, promises
 
 
-def _to_store(promises: Sequence[tuple[Claim, _Row]]) -> tuple[Statement, Statement]:
-    usd: defaultdict[int, Decimal] = defaultdict(Decimal)
-    tokens: defaultdict[int, int] = defaultdict(int)
-    for claim, row in promises:
-        usd[row.id] += claim.usd or Decimal(0)
-        tokens[row.id] += claim.tokens
-    reservations = [
+def _to_store(promises: Sequence[tuple[Claim, _Row]]) -> Statement:
+    return _PROMISE, [
         [claim.attempt_id for claim, _ in promises],
         [row.id for _, row in promises],
         [claim.usd or Decimal(0) for claim, _ in promises],
         [claim.tokens for claim, _ in promises],
     ]
-    return (_PROMISE, [list(usd), list(usd.values()), [tokens[id] for id in usd]]), (_ADD_RESERVATIONS, reservations)
 
 
 def settle_reservations(spent: Mapping[UUID, tuple[Decimal, int]]) -> None:
@@ -252,10 +199,10 @@ def begin_period(budget: Budget, *, at: datetime, was_off: bool = False) -> None
         if was_off:
             cursor.execute(_LOCK_BUDGET, [budget.pk, at])  # first: what settles meanwhile is then either in the count or added after it
             cursor.execute(_COUNT_SO_FAR, [[id for (id,) in cursor.fetchall()]])
-        if budget.scope == BudgetScope.USER:
+        if budget.scope == BudgetScope.USER or not budget.is_active:
             return
-        cursor.execute(_ADD_PERIODS, [[budget.pk], [0], [starts_at], [ends_at]])
-        if added := [id for (id,) in cursor.fetchall()]:
+        cursor.execute(_LOCK, [[budget.pk], [0], [starts_at], [ends_at]])
+        if added := [row[0] for row in cursor.fetchall() if row[4]]:
             cursor.execute(_COUNT_SO_FAR, [added])
 
 
