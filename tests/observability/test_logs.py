@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import gc
 import asyncio
+import gc
 import json
 import logging
 import logging.config
