@@ -4,9 +4,17 @@ COLUMNS = (
     *("session", "length", "window_length", "word_count", "turn", "valid_until", "said_at", "spans"),
     *("speaker", "asks", "has_time", "has_number", "has_reason", "has_name"),
 )
+# A build that failed leaves an index behind that holds nothing.
+CLEAR = """
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('passage_in_order') AND NOT indisvalid) THEN
+            DROP INDEX passage_in_order;
+        END IF;
+    END $$
+"""
 # What Django makes of the constraint below, but for CONCURRENTLY.
 BUILD = """
-    CREATE UNIQUE INDEX CONCURRENTLY passage_in_order ON memory_passage (owner_id, seq) INCLUDE (
+    CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS passage_in_order ON memory_passage (owner_id, seq) INCLUDE (
         session, length, window_length, word_count, turn_id, valid_until, said_at, spans,
         speaker, asks, has_time, has_number, has_reason, has_name
     )
@@ -23,7 +31,7 @@ class Migration(migrations.Migration):
     dependencies = [("memory", "0012_broken_turns")]
 
     operations = [
-        migrations.RunSQL("DROP INDEX CONCURRENTLY IF EXISTS passage_in_order", migrations.RunSQL.noop),
+        migrations.RunSQL(CLEAR, migrations.RunSQL.noop),
         migrations.SeparateDatabaseAndState(
             [migrations.RunSQL(BUILD, "DROP INDEX CONCURRENTLY IF EXISTS passage_in_order")],
             [

@@ -30,7 +30,8 @@ STOPPED: Final = "stopped; the next pass goes on"
 # An arbitrary number, this job's own among the advisory locks of a database.
 _LOCK_KEY: Final = 7_205_759_403
 # The lock lasts as long as its transaction: behind a transaction pooler, too, and no longer than this process.
-_TAKE_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s)"
+# Without parameters: the snapshot of a statement with some would last as long, and vacuum and new indexes wait for it.
+_TAKE_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY})"
 _STAY_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 
@@ -194,7 +195,7 @@ async def _alone() -> AsyncIterator[None]:
     """
     async with await psycopg.AsyncConnection.connect(**connection_parameters()) as lock:
         await lock.execute(_STAY_IDLE)
-        taken = await (await lock.execute(_TAKE_LOCK, [_LOCK_KEY])).fetchone()
+        taken = await (await lock.execute(_TAKE_LOCK)).fetchone()
         if not (taken and taken[0]):
             raise AlreadyRunning
         yield

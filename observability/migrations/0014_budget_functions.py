@@ -28,6 +28,7 @@ BEGIN
         INSERT INTO observability_budgetperiod (budget_id, subject_id, starts_at, ends_at, spent_usd, spent_tokens)
         SELECT asked.budget_id, asked.subject_id, asked.starts_at, asked.ends_at, 0, 0
         FROM unnest(of_budgets, of_subjects, from_moments, to_moments) AS asked (budget_id, subject_id, starts_at, ends_at)
+        JOIN observability_budget budget ON budget.id = asked.budget_id AND budget.is_active
         WHERE NOT EXISTS (
             SELECT FROM observability_budgetperiod old
             WHERE old.budget_id = asked.budget_id AND old.subject_id = asked.subject_id AND old.starts_at = asked.starts_at

@@ -104,6 +104,17 @@ def test_each_user_has_a_period_of_its_own_and_keys_only_theirs():
     assert ask(claim("2", key="k7"))[0] is not None
 
 
+def test_a_budget_that_is_gone_or_off_by_now_refuses_nothing_and_breaks_nothing():
+    """A process knows of that within a second."""
+    gone, off = make_budget(limit_usd=Decimal(1)), make_budget(limit_usd=Decimal(1))
+    known = active_budgets()
+    gone.delete()
+    Budget.objects.filter(pk=off.pk).update(is_active=False)
+    with transaction.atomic():
+        assert reserve([claim("5")], budgets=known) == [None]
+    assert BudgetPeriod.objects.count() == Reservation.objects.count() == 0
+
+
 def test_tokens_are_a_budget_too():
     make_budget(limit_usd=None, limit_tokens=250)
     assert [refusal is None for refusal in ask(claim(), claim(), claim())] == [True, True, False]

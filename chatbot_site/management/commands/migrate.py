@@ -18,8 +18,8 @@ from observability.api import connection_parameters
 _LOCK_KEY: Final = 7_205_759_404
 # A lock of a transaction, in a connection of its own: behind a transaction pooler, too, it lasts as long as it is to.
 _STAY_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
-# An index that is built concurrently waits until nobody has an older snapshot. A statement that waited for the lock would keep one, and
-# so would one with parameters, which PostgreSQL calls done when the next comes.
+# An index that is built concurrently waits for the end of every transaction that had a snapshot when it looked. So whoever has to wait
+# ends the transaction after each try; a statement that waited for the lock would hold the index up for ever.
 _TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY})"
 _EVERY_S: Final = 0.2
 
@@ -37,7 +37,8 @@ class Command(Migrate):
 @contextlib.contextmanager
 def _alone(alias: str) -> Iterator[None]:
     with psycopg.connect(**connection_parameters(alias)) as guard:
-        guard.execute(_STAY_IDLE)
         while guard.execute(_TRY_LOCK).fetchone() != (True,):
+            guard.rollback()
             time.sleep(_EVERY_S)
+        guard.execute(_STAY_IDLE)
         yield

@@ -58,6 +58,7 @@ def test_an_index_whose_building_was_broken_off_is_built_again(empty_database):
         assert indexes() == {("passage_place_once", True)}
         database.execute("CREATE INDEX turn_broken ON memory_turn (agent)")
         database.execute("CREATE INDEX passage_in_order ON memory_passage (owner_id)")
+        database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'passage_in_order'::regclass")
         migrate("memory", "0013")
         built = indexes()
         assert built == {("turn_broken", False), ("passage_in_order", True)}
