@@ -24,8 +24,11 @@ AGENT_FIELDS = ("name", "description", "access")
 
 
 def unique(prefix: str) -> str:
-    """Return `prefix` with a number and random letters: no two tests meet, not even in two processes."""
-    return f"{prefix}-{next(_counter)}-{uuid.uuid4().hex[:8]}"
+    """Return `prefix` with two numbers: no two tests meet, not even in two processes.
+
+    The last character is a digit, so that a stemmer leaves the word as it is: letters could end it in "ed" or "e".
+    """
+    return f"{prefix}-{next(_counter)}-{uuid.uuid4().int % 10**10:010d}"
 
 
 def make_provider(*, slug: str = "", base_url: str = "http://127.0.0.1:9/v1", default_model: str = "test-model", **fields: Any) -> Provider:
