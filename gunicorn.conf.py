@@ -44,8 +44,8 @@ graceful_timeout = 25
 TO_STORE_S = 5
 # Its default is a socket in the home folder, through which anybody with that account commands the server.
 control_socket_disable = True
-# Each request is logged by chatbot_site.middleware, with its id.
-accesslog = None
+# Each request is logged by chatbot_site.visits, with its id.
+logger_class = "chatbot_site.webworker.ServerLogger"
 # What gunicorn itself says goes where all else goes, in the same shape.
 _is_development = os.environ.get("DJANGO_SETTINGS_MODULE", "").endswith(".dev")
 logconfig_dict = logging_settings(level=environment.log_level, json=not _is_development)

@@ -33,6 +33,8 @@ HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": keep-alive\n\n"
 # A client that takes nothing for so long has left, whatever its connection says.
 STALLED_S: Final = 60.0
+# A task for each answer from the cache would cost more than it saves of the few whose client is gone by then.
+_WATCH_AFTER_S: Final = 0.05
 _TOO_LARGE: Final = "chatbot.body_is_too_large"
 
 
@@ -53,7 +55,8 @@ class ApiHandler(ASGIHandler):
         self._middleware_chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = handler
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        set_script_prefix(get_script_prefix(scope))
+        if (prefix := get_script_prefix(scope)) != "/":  # which it is anyway, where nothing sets it
+            set_script_prefix(prefix)
         body = BytesIO()
         request, refusal = self.create_request(scope, body)  # exactly one of the two
         if request is None:
@@ -74,18 +77,16 @@ class ApiHandler(ASGIHandler):
         Raises:
             ClientLeft: before it was complete.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        watcher = asyncio.create_task(_cancel_when_client_leaves(receive, task))
+        watch = _Watch(receive)
         try:
             # `response.close()` would only send the signal for what API requests never have: connections of their own thread.
             await self._send(visit.answer(await self._middleware_chain(request)), send)
         except asyncio.CancelledError:
-            if not watcher.done():  # the server itself is stopping
+            if not await watch.has_client_left():  # the server itself is stopping
                 raise
             raise ClientLeft from None
         finally:
-            watcher.cancel()
+            watch.end()
 
     async def _get_response_to_whole_body(self, request: HttpRequest) -> HttpResponseBase:
         if request.body_is_too_large:  # type: ignore[attr-defined] # set above
@@ -157,6 +158,40 @@ class _Bounded:
         return {"type": "http.request", "body": b"", "more_body": False}
 
 
+class _Watch:
+    """Cancels the task that makes it, should its client leave. Most answers are there before it is worth to begin looking."""
+
+    def __init__(self, receive: Receive) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._receive = receive
+        self._answering = task
+        self._looking: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _begin(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+
+    async def has_client_left(self) -> bool:
+        """Tell whether that is why the task is cancelled. gunicorn may cancel it, too, and before it is watched."""
+        if self._looking is not None:
+            return self._looking.done()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                return (await self._receive())["type"] == "http.disconnect"
+        return False
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._answering.cancel()
+
+
 class _Heartbeat:
     """Sends a stream's parts, and an SSE comment whenever none was sent for `HEARTBEAT_S`: proxies close silent streams.
 
@@ -205,12 +240,6 @@ class _Heartbeat:
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
-
-
-async def _cancel_when_client_leaves(receive: Receive, task: asyncio.Task[Any]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
 
 
 async def _read_body(receive: Receive, *, into: BytesIO, limit: int, headers: list[tuple[bytes, bytes]]) -> bool:

@@ -1,4 +1,4 @@
-"""gunicorn's ASGI worker, which takes leave of the connections that proxies keep open instead of cutting them.
+"""gunicorn's ASGI worker, which takes leave of the connections that proxies keep open instead of cutting them, and its logger.
 
 Asked to stop, the worker itself closes a connection as soon as its answer is complete. A stream's headers went out long before, without a
 word of that, so a proxy may send the next request on the connection in the same moment, and nobody repeats a POST. This worker goes
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
 from chatbot_site.leaving import is_leaving, leave
@@ -35,3 +36,9 @@ class WebWorker(ASGIWorker):  # type: ignore[misc] # gunicorn has no types
             await asyncio.sleep(_LOOK_EVERY_S)
         self.cfg.set("graceful_timeout", 0)  # it was waited for; what is left is interrupted, and stored
         super().handle_exit_signal()
+
+
+class ServerLogger(Logger):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn's own logger, for what it tells of itself: it would put a line together for each request, which nobody is to see."""
+
+    access_log_enabled = False

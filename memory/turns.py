@@ -56,8 +56,7 @@ class PastTurn:
     seq: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedTurn:
+class OpenedTurn(msgspec.Struct, frozen=True):
     """The stored turn's place in its conversation, and the finished turns before it, oldest first.
 
     `summary` tells what was said up to the turn `summarised_seq`; "" and 0 where nothing is summarised.
@@ -72,8 +71,7 @@ class OpenedTurn:
     """Who the conversation is with."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedTurn:
+class FinishedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """How a turn ended. Durations in milliseconds, counts in tokens."""
 
     id: UUID

@@ -86,10 +86,10 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, item: Item) -> Result:
-        """Return the item's result once the transaction that holds it is committed.
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Return the item's result to be, which is there once the transaction that holds it is committed.
 
-        Raises:
+        Awaiting it raises:
             OperationalError: the database cannot be reached.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -99,7 +99,7 @@ class GroupCommit(Generic[Item, Result]):
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        return future
 
     async def _drain(self) -> None:
         try:

@@ -7,12 +7,12 @@ within the same few milliseconds share a transaction (`observability.bursts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db import connection
 
 from observability.budgets import Claim, Refusal, reserve, settle_reservations
@@ -68,8 +68,7 @@ _RECORD: Final = f"""
 """  # noqa: S608 - constants
 
 
-@dataclass(slots=True, kw_only=True)
-class NewAttempt:
+class NewAttempt(msgspec.Struct, kw_only=True):
     """A model about to be called. Whose conversation it is, is filled in once its turn is stored; nothing else ever changes.
 
     Attributes:
@@ -127,8 +126,7 @@ class NewAttempt:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettledAttempt:
+class SettledAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended. Tokens are None where nothing was used; durations in milliseconds.
 
     Attributes:

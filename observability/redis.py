@@ -80,34 +80,44 @@ def redis_call(work: Callable[[Any], T]) -> T:
     return result
 
 
+# Runs a script's text for each of many calls, with the call's own KEYS and ARGV. ARGV: how many calls; for each, how many keys and
+# how many arguments it has; then all arguments. As one command, because the client takes as long for each answer as Redis for all.
+_FOR_EACH: Final = """
+local all_keys, all_arguments = KEYS, ARGV
+local function answer(KEYS, ARGV)
+%s
+end
+local answers, key, argument = {}, 0, 1 + 2 * tonumber(all_arguments[1])
+for call = 1, tonumber(all_arguments[1]) do
+    local keys, arguments = {}, {}
+    for place = 1, tonumber(all_arguments[2 * call]) do keys[place] = all_keys[key + place] end
+    for place = 1, tonumber(all_arguments[2 * call + 1]) do arguments[place] = all_arguments[argument + place] end
+    key, argument = key + #keys, argument + #arguments
+    answers[call] = answer(keys, arguments)
+end
+return answers
+"""
+
+
 class Script:
-    """A script that Redis runs, many times in one round trip."""
+    """A script that Redis runs, for many calls in one command. Its answer is never nil."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # how Redis calls it
+        self._text = _FOR_EACH % text
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()  # how Redis calls it
 
     def run(self, client: Any, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run the script for each of `calls` (keys, arguments) and return what it answered, in order.
 
-        One round trip; two more where Redis does not know the script yet.
+        One round trip; two where Redis does not know the script yet. Nothing else happens in Redis between two calls.
 
         Raises:
-            redis.exceptions.RedisError: it could not, or not for one of them.
+            redis.exceptions.RedisError: it could not; what the calls before did stays done.
         """
-        answers = self._send(client, calls)
-        unknown = [place for place, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
-        if unknown:
-            client.script_load(self._text)
-            for place, answer in zip(unknown, self._send(client, [calls[place] for place in unknown]), strict=True):
-                answers[place] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
-
-    def _send(self, client: Any, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        pipe = client.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipe.evalsha(self._sha, len(keys), *keys, *arguments)
-        return list(pipe.execute(raise_on_error=False))
+        keys = [key for own, _ in calls for key in own]
+        counts = [count for own, arguments in calls for count in (len(own), len(arguments))]
+        sent = (len(keys), *keys, len(calls), *counts, *(argument for _, arguments in calls for argument in arguments))
+        try:
+            return list(client.evalsha(self._sha, *sent))
+        except redis.exceptions.NoScriptError:
+            return list(client.eval(self._text, *sent))

@@ -10,10 +10,12 @@ a batch is promised to budgets older than that, however long ago its turn began.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from agents.chat.replies import MISSED, CachedReply, Looked, ToKeep, keep, look
 from memory.api import FinishedTurn, NewTurn, OpenedTurn, TurnState, finish_turns, open_turns
@@ -33,8 +35,7 @@ from observability.api import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A turn about to begin.
 
     Attributes:
@@ -50,8 +51,7 @@ class Entry:
     wants_fresh: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Entered:
+class Entered(msgspec.Struct, kw_only=True):
     """How a turn began: filled in by its first visit, then left alone.
 
     Attributes:
@@ -70,8 +70,7 @@ class Entered:
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that has ended, with how its attempts did; `cached`: another turn's answer, and what that saved; `keep`: its own answer."""
 
     finished: FinishedTurn

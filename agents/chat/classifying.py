@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import structlog
 from django.conf import settings
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from agents.chat.enclosing import enclose

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from agents.chat.events import Done, Matched
 from agents.chat.metering import estimated_usage

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Started:
+
+class Started(msgspec.Struct, frozen=True):
     """The turn is stored; the model is about to be called."""
 
     message_id: UUID
     session_id: str
     agent: str
     version: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """RateLimit headers: how the caller stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """A piece of the reply. Pieces joined are the reply."""
 
     text: str
@@ -42,8 +42,7 @@ class Matched:
     question: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, kw_only=True):
     """The reply is complete and stored. Counts in tokens."""
 
     message_id: UUID

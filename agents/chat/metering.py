@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from agents.chat.bursts import promising, settling
@@ -134,7 +134,7 @@ class Meter:
 
     async def _ask(self, attempt: NewAttempt) -> Refusal | None:
         await budgets_now.get()
-        asked = asyncio.ensure_future(promising.submit(attempt))
+        asked = promising.submit(attempt)
         # Who leaves meanwhile may have been promised something all the same: `settle` finds out.
         self._asking = (attempt, asked)
         refusal = await asyncio.shield(asked)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from django.conf import settings
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from agents.access import resolve_session, subject_name

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from agents.access import Caller
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asks of an agent.
 
     Attributes:
@@ -28,7 +27,7 @@ class Question:
     version: int | None = None
     draft: bool = False
     stream: bool = False
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = {}
     request_id: str = ""
     address: str = ""
     wants_fresh: bool = False

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -33,7 +32,6 @@ _COMPRESS_FROM_BYTES: Final = 1024
 _MOST_BYTES: Final = 32_000_000
 _AT_ONCE: Final = 1000
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(strict=True).decode
 
 # KEYS: the reply, its flight. ARGV: the turn's id, its lease (ms). Returns the reply, or whether this turn is to call the model.
 # The same turn may ask again.
@@ -52,8 +50,7 @@ return 1
 """)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedReply:
+class CachedReply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it is kept: whole ones alone."""
 
     reply: str
@@ -70,8 +67,10 @@ class CachedReply:
         return Decimal(self.cost_usd or 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToKeep:
+_decode: Final = msgspec.json.Decoder(CachedReply, strict=True).decode
+
+
+class ToKeep(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, under which key it is to be kept and for how many seconds, and the turn that got it."""
 
     key: str
@@ -80,8 +79,7 @@ class ToKeep:
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True):
     """What a look into the cache found: an answer, or whether this turn is the one to call the model."""
 
     reply: CachedReply | None = None
@@ -205,8 +203,7 @@ def read_reply(value: bytes | None) -> CachedReply | None:
     if not value:
         return None
     try:
-        fields: Mapping[str, Any] = _decode(value if value.startswith(b"{") else _decompress(value))
-        reply = msgspec.convert(fields, CachedReply, strict=True)
+        reply = _decode(value if value.startswith(b"{") else _decompress(value))
         return reply if reply.reply and reply.cost.is_finite() and reply.cost >= 0 else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidOperation, zlib.error):
         return None

@@ -14,6 +14,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
+from msgspec import structs
+
 from agents.access import resolve_session, subject_name
 from agents.chat.classifying import Verdict
 from agents.chat.metering import price_of
@@ -69,7 +71,7 @@ class Route:
             return tuple(settled)
         cheaper = self.answering.choices[0]
         return tuple(
-            replace(attempt, saved_by=self.saved_by, saved_usd=_saved(attempt, self.own_price))
+            structs.replace(attempt, saved_by=self.saved_by, saved_usd=_saved(attempt, self.own_price))
             if attempt.outcome is not AttemptOutcome.FAILED and (attempt.provider, attempt.model) == (cheaper.provider.slug, cheaper.model)
             else attempt
             for attempt in settled

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from agents.chat.bursts import Entered, Entry, Leaving, cached_by, finished_by
@@ -36,8 +36,7 @@ _SECRETS: Final = re.compile(
 _FAULTY: Final = (TurnState.FAILED, TurnState.INTERRUPTED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedTurn:
+class EndedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """All that is to be told of a turn whose end is stored. Durations in milliseconds.
 
     Attributes:
@@ -88,8 +87,11 @@ class EndedTurn:
     first_token_ms: int | None = None
     recalled: int = 0
     log_messages_until: datetime | None = None
-    message: str = field(default="", repr=False)
-    reply: str = field(default="", repr=False)
+    message: str = ""
+    reply: str = ""
+
+    def __repr__(self) -> str:
+        return f"EndedTurn({self.message_id}, {self.outcome})"  # without what was said
 
 
 class Teller:

@@ -6,10 +6,10 @@ The hot path only notes moments; everything else is put together once, as the tu
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from agents.chat.metering import Meter
 from agents.chat.routing import Route

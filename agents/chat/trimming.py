@@ -6,8 +6,10 @@ Nothing is counted for this: how many tokens a character of this very prompt had
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from agents.providers.base import Message
 from memory.api import OpenedTurn, PastTurn

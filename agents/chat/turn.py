@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from agents.chat.bursts import Entered, Entry, Leaving, cached_by, entering, finished_by, leaving
@@ -82,7 +82,7 @@ class ChatTurn:
         self._route = await route(self._question, self._answering)
         self._answering, self._total_s = self._route.answering, longest_s(self._route.answering)
         self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
-        self._entering = asyncio.ensure_future(entering.submit(entry))
+        self._entering = entering.submit(entry)
         self._entered = entered = await asyncio.shield(self._entering)
         self._trace.mark("open", cache="fresh" if self._question.wants_fresh else "miss" if entered.key else "off")
         if entered.verdict.refused:

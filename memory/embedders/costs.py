@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx2
 import structlog
 from django.db import Error as DatabaseError
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from memory.embedders.configured import PROVIDER, EmbeddingModel

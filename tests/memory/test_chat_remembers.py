@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
+from msgspec import structs
 
 from agents.access import anonymous
 from agents.chat.answer import answer
@@ -266,7 +267,7 @@ def test_what_is_forgotten_meanwhile_is_left_out_and_the_turn_ends_all_the_same(
     gone, said = first
     Passage.objects.filter(pk=gone.pk).delete()
     confused = ended(running[2], said)
-    confused = replace(confused, recalled=(replace(confused.recalled[0], owner_id=second[0].owner_id),))
+    confused = structs.replace(confused, recalled=(replace(confused.recalled[0], owner_id=second[0].owner_id),))
     assert run(run_burst(finish_turns, [ended(running[0], said, gone), ended(running[1], *second), confused])) == [True] * 3
     sent = dict(Turn.objects.filter(pk__in=running).values_list("pk", "sent"))
     assert [sent[turn] for turn in running] == [None, '{"of": "it"}', None]

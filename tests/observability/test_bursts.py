@@ -109,7 +109,7 @@ def test_a_function_that_answers_for_fewer_items_commits_nothing_and_hangs_nobod
 def test_one_who_stops_waiting_leaves_the_others_unharmed(table: None) -> None:
     async def run() -> None:
         group: GroupCommit[int, int] = GroupCommit(insert, parallel=1)
-        tasks = [asyncio.create_task(group.submit(item)) for item in range(1, 11)]
+        tasks = [group.submit(item) for item in range(1, 11)]
         await asyncio.sleep(0)
         tasks[3].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 from django_redis import get_redis_connection
+from msgspec import structs
 
 from agents.access import Caller, anonymous
 from agents.chat.replies import CachedReply, key_of, look, read_reply, reply_name, write_reply
@@ -25,10 +26,10 @@ OPENED = OpenedTurn(1, 1, ())
 
 
 def as_json(**fields):
-    return json.dumps(dataclasses.asdict(REPLY) | fields).encode()
+    return json.dumps(structs.asdict(REPLY) | fields).encode()
 
 
-@pytest.mark.parametrize("reply", [REPLY, dataclasses.replace(REPLY, reply="long " * 1000, cost_usd=None)])
+@pytest.mark.parametrize("reply", [REPLY, structs.replace(REPLY, reply="long " * 1000, cost_usd=None)])
 def test_what_is_written_is_read(reply):
     assert read_reply(write_reply(reply)) == reply
     assert len(write_reply(reply)) < 1024
@@ -67,9 +68,9 @@ def test_whatever_can_change_an_answer_changes_its_key(answering):
             (answering, {"user": "bob"}),
             (answering, {"caller": Caller(owner="owner:2", key_id="k2")}),
             (answering, {"caller": anonymous("::1")}),
-            (answering, {"opened": dataclasses.replace(OPENED, summary="They said hello.")}),
-            (answering, {"opened": dataclasses.replace(OPENED, recent=(PastTurn("a", "b"),))}),
-            (answering, {"opened": dataclasses.replace(OPENED, recent=(PastTurn("ab", ""),))}),
+            (answering, {"opened": structs.replace(OPENED, summary="They said hello.")}),
+            (answering, {"opened": structs.replace(OPENED, recent=(PastTurn("a", "b"),))}),
+            (answering, {"opened": structs.replace(OPENED, recent=(PastTurn("ab", ""),))}),
             (dataclasses.replace(answering, number=99), {}),
             (dataclasses.replace(answering, slug="other"), {}),
             (dataclasses.replace(answering, system_prompt="Be brief."), {}),
