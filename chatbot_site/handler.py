@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, StreamingHttpResponse
 from django.urls import set_script_prefix
@@ -33,8 +33,8 @@ HEARTBEAT_S: Final = 15.0
 HEARTBEAT: Final = b": keep-alive\n\n"
 # A client that takes nothing for so long has left, whatever its connection says.
 STALLED_S: Final = 60.0
-# A task for each answer from the cache would cost more than it saves of the few whose client is gone by then.
-_WATCH_AFTER_S: Final = 0.05
+# Quick answers are there before it is worth a task. gunicorn cancels by itself, too.
+_WATCH_AFTER_S: Final = 0.2
 _TOO_LARGE: Final = "chatbot.body_is_too_large"
 
 
@@ -55,14 +55,14 @@ class ApiHandler(ASGIHandler):
         self._middleware_chain: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = handler
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if (prefix := get_script_prefix(scope)) != "/":  # which it is anyway, where nothing sets it
-            set_script_prefix(prefix)
         body = BytesIO()
         request, refusal = self.create_request(scope, body)  # exactly one of the two
         if request is None:
             assert refusal is not None
             await self._send(refusal, send)
             return
+        if request.script_name:
+            set_script_prefix(request.script_name)
         visit = Visit(request)
         try:
             is_whole = await _read_body(receive, into=body, limit=settings.MAX_BODY_BYTES, headers=scope["headers"])

@@ -3,11 +3,14 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from agents.admin.cost import cost_page
+from agents.rest.views import ChatView
 from chatbot_site.error_pages import answer_nothing_here, explain_error
 from chatbot_site.signing_in import sign_in
 
 urlpatterns = [
-    path("", include("agents.urls")),  # first, as a route is found by trying one after the other
+    # First, and in no list of its own: routes are tried one after the other, and each list is a search within the search.
+    path("api/chat/<str:agent>", ChatView.as_view(), name="chat"),
+    path("", include("agents.urls")),
     # The theme's search over its menu, which no page here offers: it answers 500, because its results cannot be cached as JSON.
     path("admin/search/", answer_nothing_here),
     path("admin/cost/", admin.site.admin_view(cost_page), name="cost"),

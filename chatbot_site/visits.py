@@ -36,13 +36,13 @@ class Visit:
     __slots__ = ("_began_at", "_has_ended", "_request", "_request_id", "_span")
 
     def __init__(self, request: HttpRequest) -> None:
-        given = request.headers.get("X-Request-ID", "")
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
         self._request = request
         self._request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
         self._began_at = time.perf_counter()
         self._has_ended = False
         begin_facts(request_id=self._request_id)
-        self._span = begin_request(request.method or "", request.headers)
+        self._span = begin_request(request.method or "", request.META)
         request.request_id = self._request_id  # type: ignore[attr-defined] # ours; whoever reads it asks with getattr
 
     def answer(self, response: HttpResponseBase) -> HttpResponseBase:

@@ -45,6 +45,8 @@ class LocalCounters:
     def leave(self, visit: Visit, tokens: int) -> None:
         """Free the places of a turn that has ended, and count its tokens."""
         with self._lock:
+            if not (self._places or tokens):  # as ever while Redis answers
+                return
             now = self._now()
             for rule in visit.rules:
                 if rule.measure == "concurrent":

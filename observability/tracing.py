@@ -105,13 +105,16 @@ def begin_span(name: str, *, kind: Kind = "internal", attributes: Mapping[str, A
     return span
 
 
-def begin_request(name: str, headers: Mapping[str, str]) -> Span:
-    """Return the span of a request, within the caller's own where `headers` name one; what the request does is part of it."""
+def begin_request(name: str, meta: Mapping[str, str]) -> Span:
+    """Return the span of a request, within the caller's own where a header names one; what the request does is part of it.
+
+    `meta`: the headers as `HttpRequest.META` has them, at hand without a look at all the others.
+    """
     if _tracer is None:
         return NOTHING
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    carrier = {field: value for field in ("traceparent", "tracestate") if (value := headers.get(field))}
+    carrier = {field: value for field in ("traceparent", "tracestate") if (value := meta.get(f"HTTP_{field.upper()}"))}
     span = _Recorded(name, kind="server", parent=TraceContextTextMapPropagator().extract(carrier))
     _current.set(span)
     note(trace_id=span.trace_id)

@@ -115,9 +115,8 @@ class ChatTurn:
 
     async def reply(self) -> AsyncGenerator[str, None]:
         """Yield the reply in pieces, no longer in all than CHAT_MAX_REPLY_CHARS: a kept one, or the model's."""
-        key, turn_id = self._flight_key, str(self.id)
-        if self._kept is None and key and not flights.is_led_by(key, turn_id):
-            self._kept = await flights.wait(key, turn_id, seconds=self._total_s)
+        if self._kept is None and (key := self._flight_key) and not flights.is_led_by(key, str(self.id)):
+            self._kept = await flights.wait(key, str(self.id), seconds=self._total_s)
             self._trace.mark("flight", cache="shared" if self._kept else "miss")
         if self._kept is None and self._likeness is not None:
             self._match = await self._likeness.find()

@@ -17,7 +17,7 @@ async def caller_of(request: Request | HttpRequest) -> Caller:
         InvalidKey: an Authorization header was sent that holds no valid key or token.
         OperationalError: the key is not known here, and the database cannot be asked.
     """
-    authorization = request.headers.get("Authorization")
+    authorization = request.META.get("HTTP_AUTHORIZATION")
     if authorization is not None:
         caller = await caller_with(authorization)
         note(key=caller.key_id)

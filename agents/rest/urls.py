@@ -4,7 +4,6 @@ from agents.rest import agent_memories, conversations, keys, memories, usage, us
 from agents.rest.tokens import TokenView
 
 urlpatterns = [
-    path("chat/<str:agent>", views.ChatView.as_view(), name="chat"),
     path("agents", views.AgentListView.as_view(), name="agents"),
     path("agents/<str:agent>", views.AgentView.as_view(), name="agent"),
     path("agents/<str:agent>/memories", agent_memories.AgentMemoriesView.as_view(), name="agent-memories"),

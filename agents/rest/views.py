@@ -28,7 +28,7 @@ from observability.api import run_burst
 from observability.errors import BadRequest
 
 _encode: Final = msgspec.json.Encoder().encode
-_NOT_YET: Final = ("Idempotency-Key", "Last-Event-ID")
+_NOT_YET: Final = {"HTTP_IDEMPOTENCY_KEY": "Idempotency-Key", "HTTP_LAST_EVENT_ID": "Last-Event-ID"}
 
 
 class ChatView(AsyncAPIView):
@@ -53,8 +53,9 @@ class ChatView(AsyncAPIView):
         auth=KEY_OPTIONAL,
     )
     async def post(self, request: Request, agent: str) -> HttpResponseBase:
-        for header in _NOT_YET:
-            if header in request.headers:
+        headers = request.META
+        for name, header in _NOT_YET.items():
+            if name in headers:
                 raise BadRequest(f"This server does not support {header} yet. Send the request without that header.")
         caller = await caller_of(request)
         if caller.key_id:
@@ -75,7 +76,7 @@ class ChatView(AsyncAPIView):
             metadata=asked.metadata,
             request_id=request_id,
             address=address_of(request) or "unknown",  # such as over a Unix socket: all who come so count together
-            wants_fresh="no-cache" in request.headers.get("Cache-Control", "").lower(),
+            wants_fresh="no-cache" in headers.get("HTTP_CACHE_CONTROL", "").lower(),
         )
         if question.stream:
             return await stream_events(question, request_id)
