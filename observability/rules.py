@@ -116,11 +116,15 @@ def _rules_of(scope: str, name: str, requests: int | None, tokens: int | None, c
 
 def headers_of(verdict: Verdict) -> dict[str, str]:
     """Return the RateLimit headers (draft-ietf-httpapi-ratelimit-headers) that tell how a caller stands."""
-    windows = [standing for standing in verdict.standings if standing.rule.measure != "concurrent"]
-    found = {}
-    if windows:
-        found["RateLimit"] = ", ".join(f'"{it.rule.policy}";r={it.remaining};t={it.reset_s}' for it in windows)
-        found["RateLimit-Policy"] = ", ".join(f'"{it.rule.policy}";q={it.quota};w={WINDOW_S}' for it in windows)
+    standings, policies, found = [], [], {}
+    for it in verdict.standings:
+        if it.rule.measure != "concurrent":
+            name = it.rule.policy
+            standings.append(f'"{name}";r={it.remaining};t={it.reset_s}')
+            policies.append(f'"{name}";q={it.quota};w={WINDOW_S}')
+    if standings:
+        found["RateLimit"] = ", ".join(standings)
+        found["RateLimit-Policy"] = ", ".join(policies)
     if verdict.refused:
         found["Retry-After"] = str(verdict.refused.reset_s)
     return found
