@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,13 +11,8 @@ from typing import Any
 import pytest
 
 from memory.embedders.client import EmbeddingModel, embedding_model
+from tests import ports
 from tests.waiting import eventually
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _wait_for_embedder(process: subprocess.Popen[bytes], port: int) -> None:
@@ -35,7 +29,7 @@ def _wait_for_embedder(process: subprocess.Popen[bytes], port: int) -> None:
 
 @pytest.fixture
 def free_port() -> int:
-    return _free_port()
+    return ports.free_port()
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def wait_for_embedder() -> Callable[[subprocess.Popen[bytes], int], None]:
 @pytest.fixture(scope="session")
 def embedder_port() -> Iterator[int]:
     """The port of a built-in embedder that runs as long as the session."""
-    port = _free_port()
+    port = ports.free_port()
     process = subprocess.Popen([sys.executable, "-m", "memory.embedders.builtin", str(port)])
     _wait_for_embedder(process, port)
     yield port

@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from chatbot_site.local.debian import find_program
-from chatbot_site.local.postgresql import free_port
 from tests.live_server import METRICS_TOKEN, PROJECT_DIR
+from tests.ports import free_port
 from tests.waiting import eventually
 
 Series = tuple[dict[str, str], float]

@@ -16,6 +16,8 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
+from tests.ports import free_port
+
 SLACK_PATH = "/services/T0AAAAAAA/B0BBBBBBB/s3cr3tSlackToken"
 DISCORD_PATH = "/api/webhooks/1234567890/s3cr3tDiscordToken"
 
@@ -86,7 +88,7 @@ class MailSink:
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
         self.refuses = False
-        self.controller = Controller(self, hostname="127.0.0.1", port=_free_port())
+        self.controller = Controller(self, hostname="127.0.0.1", port=free_port())
 
     @property
     def host(self) -> str:
@@ -124,8 +126,3 @@ def black_hole() -> Iterator[str]:
     """A host that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

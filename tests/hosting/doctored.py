@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.local.valkey import packaged_server
 from chatbot_site.settings.environment import PROJECT_DIR
+from tests.ports import free_port
 from tests.waiting import eventually
 
 

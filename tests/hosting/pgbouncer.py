@@ -15,7 +15,7 @@ import pytest
 
 from chatbot_site.local.accounts import unprivileged_account
 from chatbot_site.local.debian import find_program
-from chatbot_site.local.postgresql import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 CONNECTIONS = 4

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx2
 
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.settings.environment import PROJECT_DIR
+from tests.ports import free_port
 from tests.waiting import eventually
 
 PROCFILE = dict(line.split(": ", 1) for line in (PROJECT_DIR / "Procfile").read_text().splitlines())

@@ -18,12 +18,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.settings.environment import PROJECT_DIR
 from tests.factories import unique
 from tests.hosting.doctored import Patient, valkey
 from tests.hosting.pgbouncer import pgbouncer
 from tests.memory.embedding_server import EmbeddingServer
+from tests.ports import free_port
 from tests.sinks import SLACK_PATH, black_hole, http_sink
 from tests.upstream import Refusal, Reply, Upstream
 

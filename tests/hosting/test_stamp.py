@@ -8,8 +8,8 @@ import subprocess
 import psycopg
 import pytest
 
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.settings.environment import PROJECT_DIR
+from tests.ports import free_port
 
 PROCFILE = dict(line.split(": ", 1) for line in (PROJECT_DIR / "Procfile").read_text().splitlines())
 BELONGS = "belongs to the environment 'production', and this is the environment 'staging': nothing was read or changed."

@@ -13,7 +13,6 @@ import pytest
 from django.db import OperationalError
 
 from chatbot_site.local import demo_model
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.settings.environment import PROJECT_DIR
 from observability import calibration
 from observability.calibration import EXACT, SAMPLES, Calibration, calibrations, find_calibration, read_calibrations
@@ -22,6 +21,7 @@ from observability.models import Attempt
 from observability.polled import Polled
 from observability.tokens import count_tokens_of_messages
 from tests.ledger import open_attempt, settle
+from tests.ports import free_port
 from tests.waiting import eventually
 
 HALF_AS_MANY_AGAIN = Calibration(samples=50, ratio=1.5, error=0.02)

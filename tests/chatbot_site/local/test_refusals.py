@@ -15,6 +15,7 @@ from chatbot_site.local.processes import Interrupts
 from chatbot_site.local.refusal import Refusal
 from chatbot_site.local.webserver import usable_addresses
 from tests.chatbot_site.local.programs import RUN, SERVICES
+from tests.ports import free_port
 
 
 def test_busy_port(refused):
@@ -43,7 +44,7 @@ def test_port_that_is_busy_on_ipv6_only():
     ],
 )
 def test_bad_settings(refused, setting, value, sentence):
-    said = refused(RUN, **{"PORT": str(postgresql.free_port()), setting: value})
+    said = refused(RUN, **{"PORT": str(free_port()), setting: value})
     assert said.startswith(sentence)
     assert "hidden" not in said
     assert "Set it to" in said or "leave" in said

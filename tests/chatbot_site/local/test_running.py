@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from chatbot_site.local import demo_model, postgresql
-from chatbot_site.local.postgresql import free_port
 from chatbot_site.local.testing import clean_environment
 from chatbot_site.settings.environment import PROJECT_DIR
 from tests.chatbot_site.local.programs import RUN, SERVICES
+from tests.ports import free_port
 from tests.waiting import eventually
 
 IPV6 = Path("/proc/net/if_inet6")

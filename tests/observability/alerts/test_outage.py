@@ -19,6 +19,7 @@ from observability.outbound import new_client
 from observability.redis import PREFIX
 from tests.factories import unique
 from tests.live_server import PROJECT_DIR
+from tests.ports import free_port
 from tests.waiting import eventually
 
 # The worker's own watch, with less patience.
@@ -43,8 +44,8 @@ class Gate:
     def __init__(self, host, port):
         self._behind = (host, port)
         self._pairs = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.port = free_port()  # nobody else takes it while the gate is shut
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         self.passed = 0
 
     def __enter__(self):
