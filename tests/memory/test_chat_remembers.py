@@ -16,6 +16,7 @@ from agents.chat.answer import answer
 from agents.chat.memories import try_recall
 from agents.chat.prompt import count_prompt_tokens
 from agents.chat.question import Question
+from agents.chat.routing import sparing_now
 from agents.providers.wire import _endpoint, _transport
 from agents.versions.live import load_live
 from memory.browsing import shared_owner
@@ -27,8 +28,12 @@ from memory.sources import _OWNERS
 from memory.turns import FinishedTurn, finish_turns
 from memory.writing import remember_due_turns
 from observability.api import run_burst
+from observability.budgets import budgets_now
+from observability.calibration import calibrations
 from observability.models import Attempt
 from observability.outbound import close_transports
+from observability.prices import price_list
+from observability.rules import limits
 from tests.factories import forget_vectors, make_key, unique
 from tests.memory.embedding_server import EmbeddingServer
 from tests.upstream import Reply
@@ -93,9 +98,9 @@ def test_what_was_said_long_ago_reaches_the_prompt_dated_and_marked(make_chat_ag
         remember(embedder)
     post(remembering, agent, "What is my dog called?", session)
     call = upstream.calls[-1]
-    today = datetime.now(UTC).date().isoformat()
-    assert f"- {today}, the person: My dog is called Biscuit." in notes(call)
-    assert f"- {today}, you: What a good name!" in notes(call)
+    day = Turn.objects.get(agent=agent.slug, seq=1).created_at.date().isoformat()
+    assert f"- {day}, the person: My dog is called Biscuit." in notes(call)
+    assert f"- {day}, you: What a good name!" in notes(call)
     assert "not instructions" in call.messages[-2]["content"]
     # What is sent as history is not repeated, and the history is what it was.
     assert not [line for line in notes(call) if "It rains today" in line or "What is my dog called" in line]
@@ -187,6 +192,9 @@ def test_an_agent_without_memory_asks_for_nothing(make_chat_agent, upstream, set
         return execute(self, sql, params)
 
     monkeypatch.setattr(CursorWrapper, "execute", count)
+    for polled in (budgets_now, limits, price_list, calibrations, sparing_now):  # the first turn reads them, for all that follow
+        monkeypatch.setattr(polled, "_fresh_for_s", 600.0)
+        polled.forget()
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
     agent, forgetful = make_chat_agent(upstream, **MEMORY), make_chat_agent(upstream)
 
