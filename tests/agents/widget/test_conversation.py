@@ -115,15 +115,20 @@ def test_a_server_that_dies_midway_loses_no_word(
 def test_retry_waits_as_long_as_the_server_asks(open_chat: OpenChat, make_chat_agent: MakeAgent, upstream: Upstream) -> None:
     """The answer stands for any limit, such as a proxy's in front of the server."""
     screen = open_chat(make_chat_agent(upstream))
+    screen.page.clock.install(time=0)
 
     def refuse(route: Route) -> None:
         route.fulfill(status=429, headers={"Retry-After": "2"}, content_type="text/html", body="<h1>Slow down</h1>")
 
     screen.page.route("**/api/chat/*", refuse, times=1)
+    screen.page.clock.pause_at(3600)  # a label that stands for a second would be missed on a busy machine
     screen.say("Quick, quick")
 
     expect(screen.problem).to_contain_text("Too many messages in a short time. Please wait 2 seconds.")
     expect(screen.page.get_by_role("button", name="Retry in 2 s")).to_be_disabled()
+    screen.page.clock.run_for(1_000)
+    expect(screen.page.get_by_role("button", name="Retry in 1 s")).to_be_disabled()
+    screen.page.clock.resume()
     screen.page.get_by_role("button", name="Retry", exact=True).click()
     expect(screen.answer).to_have_text("Hello from the upstream.")
 
