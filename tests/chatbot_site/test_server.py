@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,14 +37,30 @@ def post(agent: str, *, stream: bool) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+# After SIGTERM a worker interrupts what still runs 2 s later, and is killed 27 s later: far more time to store it than is shipped,
+# whoever else uses the machine. One that ends sooner did so by itself.
+PATIENT = """
+from pathlib import Path
+exec(Path("gunicorn.conf.py").read_text())
+graceful_timeout, TO_STORE_S = 27, 25
+"""
+BY_ITSELF_S = 26
+
+
+@pytest.fixture
+def patient_server(start_server: StartServer, tmp_path: Path) -> LiveServer:
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(PATIENT)
+    return start_server(GUNICORN_CMD_ARGS=f"--config {config}")
+
+
 @pytest.mark.parametrize(("stream", "state", "reply"), [(True, "interrupted", "one"), (False, "failed", "")])
 def test_what_does_not_end_in_time_after_sigterm_is_interrupted_and_stored(
-    start_server: StartServer, upstream: Upstream, make_chat_agent: Callable[..., Any], stream: bool, state: str, reply: str
+    patient_server: LiveServer, upstream: Upstream, make_chat_agent: Callable[..., Any], stream: bool, state: str, reply: str
 ) -> None:
     upstream.script(Reply("one two", gate=Gate(), gate_before_chunk=2 if stream else 1))
     agent = make_chat_agent(upstream)
-    server = start_server(GUNICORN_CMD_ARGS="--graceful-timeout 7")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", patient_server.port), timeout=60) as connection:
         connection.sendall(post(agent.slug, stream=stream))
         upstream.wait_until(lambda calls: bool(calls) and calls[0].chunks_sent >= stream, "the answer begun")
         if stream:
@@ -51,23 +68,20 @@ def test_what_does_not_end_in_time_after_sigterm_is_interrupted_and_stored(
             while b"one" not in received:
                 received += connection.recv(65_536)
         asked_at = time.monotonic()
-        server.ask_to_stop()
-        turn = eventually(
-            lambda: Turn.objects.filter(agent=agent.slug).exclude(state="running").first(), what="the turn ended", timeout_s=9
-        )
+        patient_server.ask_to_stop()
+        turn = eventually(lambda: Turn.objects.filter(agent=agent.slug).exclude(state="running").first(), what="the turn ended")
         assert (turn.state, turn.reply, turn.error_code) == (state, reply, "stopped")
-        eventually(lambda: not server.is_running, what="the server gone", timeout_s=5)
-    assert time.monotonic() - asked_at < 6.5  # by itself, not killed
-    upstream.wait_for_disconnect(timeout_s=1)
+        eventually(lambda: not patient_server.is_running, what="the server gone")
+    assert time.monotonic() - asked_at < BY_ITSELF_S
+    upstream.wait_for_disconnect()
 
 
-def test_an_idle_connection_does_not_keep_a_server_for_ever(start_server: StartServer) -> None:
-    server = start_server(GUNICORN_CMD_ARGS="--graceful-timeout 7")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+def test_an_idle_connection_does_not_keep_a_server_for_ever(patient_server: LiveServer) -> None:
+    with socket.create_connection(("127.0.0.1", patient_server.port), timeout=60) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
-        server.ask_to_stop()
-        eventually(lambda: not server.is_running, what="the server gone", timeout_s=6)  # by itself, before it would be killed
+        patient_server.ask_to_stop()
+        eventually(lambda: not patient_server.is_running, what="the server gone", timeout_s=BY_ITSELF_S)
 
 
 def test_turns_that_a_dead_process_left_behind_are_ended_at_the_next_start(live_db: None, start_server: StartServer) -> None:
