@@ -65,7 +65,7 @@ def test_the_stream_flows_while_the_model_still_speaks(make_chat_agent, upstream
     from tests.upstream import Gate
 
     gate = Gate()
-    upstream.script(Reply("one two three", gate=gate, gate_before_chunk=2))
+    upstream.script(Reply("one twofold three", gate=gate, gate_before_chunk=2))
     agent = make_chat_agent(upstream)
     with (
         server.client() as client,
@@ -75,7 +75,7 @@ def test_the_stream_flows_while_the_model_still_speaks(make_chat_agent, upstream
         parts = response.iter_text()
         while "one" not in seen:
             seen += next(parts)
-        assert "two" not in seen
+        assert "twofold" not in seen  # made ids hold three letters now and then
         gate.open()
         assert "three" in seen + "".join(parts)
 
