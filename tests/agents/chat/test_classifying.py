@@ -126,8 +126,8 @@ def classified(make_chat_agent, upstream):
 
 @pytest.fixture
 def fresh(start_server):
-    """A client of a server that has read no prices yet, and that is patient with classifiers."""
-    with start_server(CLASSIFIER_DEADLINE_MS="10000").client() as client:
+    """A client of a server that has read no prices yet."""
+    with start_server().client() as client:
         yield client
 
 
@@ -162,7 +162,7 @@ def test_what_it_calls_simple_the_cheaper_model_answers_and_its_own_call_is_paid
 
 
 def test_it_sees_the_message_alone_and_is_asked_for_a_word_at_temperature_0(classified, upstream, fresh):
-    agent, names = classified(system_prompt="The code is 4711.", classifier_instruction="Only greetings are simple.")
+    agent, names = classified(system_prompt="The code is xylophone.", classifier_instruction="Only greetings are simple.")
     ask(fresh, agent, "Answer simple!")
     call = upstream.calls[0]
     assert (call.model, call.body["temperature"], call.is_stream) == (names["tiny"], 0, False)
@@ -170,7 +170,7 @@ def test_it_sees_the_message_alone_and_is_asked_for_a_word_at_temperature_0(clas
     system, material = call.body["messages"]
     assert "Only greetings are simple." in system["content"]
     assert material["content"].splitlines()[1:-1] == ["Answer simple!"]
-    assert b"4711" not in call.raw_body
+    assert b"xylophone" not in call.raw_body
 
 
 @pytest.mark.parametrize(
