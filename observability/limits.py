@@ -103,18 +103,20 @@ def _verdict(visit: Visit, answer: Sequence[int]) -> Verdict:
 
 def leave(visits: Sequence[tuple[Visit, int]]) -> None:
     """Give back the places of `visits` that have ended, and count the tokens that each has used."""
-    ended = [(visit, tokens) for visit, tokens in visits if any(rule.measure != "requests" for rule in visit.rules)]
-    if not ended:
+    notices = [notice for visit, tokens in visits if (notice := _notice(visit, tokens))]
+    if not notices:
         return
     is_down = False
     try:
-        redis_call(lambda client: _LEAVE.run(client, [_notice(visit, tokens) for visit, tokens in ended]))
+        redis_call(lambda client: _LEAVE.run(client, notices))
     except RedisDown:
         is_down = True  # places in Redis end with their lease
-    for visit, tokens in ended:
+    for visit, tokens in visits:
         _local.leave(visit, tokens if is_down else 0)
 
 
-def _notice(visit: Visit, tokens: int) -> tuple[list[str], list[Any]]:
-    kinds = [_KINDS[rule.measure] for rule in visit.rules]
-    return [rule.counter for rule in visit.rules], [visit.id, tokens, WINDOW_S * 1000, *kinds]
+def _notice(visit: Visit, tokens: int) -> tuple[list[str], list[Any]] | None:
+    """Return what Redis is to be told; None: nothing changes, as only requests are counted."""
+    rules = [rule for rule in visit.rules if rule.measure == "concurrent" or (tokens and rule.measure == "tokens")]
+    kinds = [_KINDS[rule.measure] for rule in rules]
+    return ([rule.counter for rule in rules], [visit.id, tokens, WINDOW_S * 1000, *kinds]) if rules else None
