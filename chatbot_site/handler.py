@@ -183,7 +183,7 @@ class _Watch:
             return self._looking.done()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0):
-                return (await self._receive())["type"] == "http.disconnect"
+                return bool((await self._receive())["type"] == "http.disconnect")
         return False
 
     async def _look(self) -> None:

@@ -19,7 +19,7 @@ from django.db import IntegrityError, connection
 
 from memory.models import TurnState
 from memory.recollections import RecalledPassage, add_recalled
-from observability.api import run_together
+from observability.api import Statement, run_together
 
 
 class NewTurn(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,28 +259,13 @@ def _recent_turns(turns: Sequence[NewTurn], places: list[tuple[int, int]]) -> de
     return recent
 
 
-def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
-    """Store how `turns` ended; tell for each whether it was still running (a turn is finished once)."""
+def finish_turns(turns: Sequence[FinishedTurn], *further: Statement) -> list[bool]:
+    """Store how `turns` ended; tell for each whether it was still running (a turn is finished once).
+
+    `further`: what is to be run right after that, in the same round trip.
+    """
+    rows, *_ = run_together((_FINISH_TURNS, _ends(turns)), *further)
     with connection.cursor() as cursor:
-        cursor.execute(
-            _FINISH_TURNS,
-            [
-                [turn.id for turn in turns],
-                [turn.state.value for turn in turns],
-                [turn.reply for turn in turns],
-                [turn.provider for turn in turns],
-                [turn.model for turn in turns],
-                [turn.finish_reason for turn in turns],
-                [turn.error_code for turn in turns],
-                [turn.prompt_tokens for turn in turns],
-                [turn.completion_tokens for turn in turns],
-                [turn.usage_estimated for turn in turns],
-                [turn.first_token_ms for turn in turns],
-                _BETWEEN.join([turn.sent for turn in turns]),
-                _BETWEEN.join([turn.trace for turn in turns]),
-            ],
-        )
-        rows = cursor.fetchall()
         if any(remember for _, remember in rows):
             cursor.execute(f"NOTIFY {TO_REMEMBER}")
         if cut := [(turn.id, turn.summarise_before) for turn in turns if turn.summarise_before is not None]:
@@ -290,6 +275,24 @@ def finish_turns(turns: Sequence[FinishedTurn]) -> list[bool]:
         if lost := Counter(turn_id for turn_id, _ in recalled) - Counter(add_recalled(cursor, recalled)):
             cursor.execute(_DROP_SENT, [list(lost)])
     return [turn.id in finished for turn in turns]
+
+
+def _ends(turns: Sequence[FinishedTurn]) -> list[Any]:
+    return [
+        [turn.id for turn in turns],
+        [turn.state.value for turn in turns],
+        [turn.reply for turn in turns],
+        [turn.provider for turn in turns],
+        [turn.model for turn in turns],
+        [turn.finish_reason for turn in turns],
+        [turn.error_code for turn in turns],
+        [turn.prompt_tokens for turn in turns],
+        [turn.completion_tokens for turn in turns],
+        [turn.usage_estimated for turn in turns],
+        [turn.first_token_ms for turn in turns],
+        _BETWEEN.join([turn.sent for turn in turns]),
+        _BETWEEN.join([turn.trace for turn in turns]),
+    ]
 
 
 def hold_turns(ids: Sequence[UUID]) -> set[UUID]:

@@ -36,7 +36,7 @@ from observability.ledger import (
     NewAttempt,
     SettledAttempt,
     promise_attempts,
-    record_cached,
+    recording,
     settle_attempts,
 )
 from observability.levels import keep_log_level
@@ -169,7 +169,7 @@ __all__ = [
     "open_stream",
     "prices_in_use",
     "promise_attempts",
-    "record_cached",
+    "recording",
     "redis_call",
     "refuses_unpriced",
     "register_examination",

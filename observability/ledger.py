@@ -18,6 +18,7 @@ from django.db import connection
 from observability.budgets import Claim, Refusal, reserve, settle_reservations
 from observability.models import AttemptKind, AttemptOutcome, Budget, SavedBy
 from observability.prices import Price
+from observability.statements import Statement
 
 # By these numbers the sums know what they have seen (`observability.rollups`).
 NUMBER: Final = """
@@ -194,10 +195,9 @@ def open_attempts(attempts: Sequence[NewAttempt]) -> None:
         )
 
 
-def record_cached(attempts: Sequence[tuple[NewAttempt, Decimal]]) -> None:
-    """Write answers from the reply cache: by whose question, of which model, and how many US dollars each has saved."""
-    with connection.cursor() as cursor:
-        cursor.execute(_RECORD, [*_columns([attempt for attempt, _ in attempts]), [saved_usd for _, saved_usd in attempts]])
+def recording(attempts: Sequence[tuple[NewAttempt, Decimal]]) -> Statement:
+    """Return what writes answers from the reply cache: by whose question, of which model, and how many US dollars each has saved."""
+    return _RECORD, [*_columns([attempt for attempt, _ in attempts]), [saved_usd for _, saved_usd in attempts]]
 
 
 def _columns(attempts: Sequence[NewAttempt]) -> list[list[Any]]:

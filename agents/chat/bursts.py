@@ -30,7 +30,8 @@ from observability.api import (
     budgets_now,
     leave,
     promise_attempts,
-    record_cached,
+    recording,
+    run_together,
     settle_attempts,
 )
 
@@ -121,8 +122,10 @@ def _finish_found(entered: Sequence[Entered]) -> None:
     answered = [(it.attempt, it.found.reply) for it in entered if it.attempt and it.found.reply]
     if not answered:
         return
-    finish_turns([finished_by(attempt.turn_id, reply) for attempt, reply in answered if attempt.turn_id])
-    record_cached([cached_by(attempt, reply) for attempt, reply in answered])
+    finish_turns(
+        [finished_by(attempt.turn_id, reply) for attempt, reply in answered if attempt.turn_id],
+        recording([cached_by(attempt, reply) for attempt, reply in answered]),
+    )
 
 
 def _promise(entries: Sequence[Entry], entered: list[Entered], places: Sequence[int]) -> None:
@@ -166,7 +169,7 @@ def leave_turns(turns: Sequence[Leaving]) -> list[bool]:
     """Store how the turns ended and what they cost, free their places, and keep their answers; tell whether each still ran."""
     finished = finish_turns([turn.finished for turn in turns])
     if cached := [turn.cached for turn, ran in zip(turns, finished, strict=True) if turn.cached and ran]:
-        record_cached(cached)
+        run_together(recording(cached))
     if settled := [attempt for turn in turns for attempt in turn.settled]:
         settle_attempts(settled)
     # A turn may be stored twice, where its client leaves at its very end: its tokens count once.

@@ -100,8 +100,8 @@ def test_a_cached_turn(make_chat_agent, upstream, limited, visits):
     done, counts = visits_of(agent, "again", visits)
     assert done.cached
     assert len(upstream.calls) == 2
-    # Person, conversation and turn together, its end, and a line in the ledger. Redis: limits, the answer, the place.
-    assert counts == {"statements": 3, "round trips": 3}
+    # Person, conversation and turn together; its end and a line in the ledger together. Redis: limits, the answer, the place.
+    assert counts == {"statements": 2, "round trips": 3}
 
 
 def test_without_limits_and_cache_nothing_is_asked_of_redis(make_chat_agent, upstream, visits):
