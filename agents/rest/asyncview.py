@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import Error as DatabaseError  # unlike its namesake in Django, with InterfaceError
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.datastructures import MultiValueDict
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -17,11 +19,23 @@ from rest_framework.views import APIView
 
 from agents.chat.refusals import RateLimited
 from agents.rest.authentication import address_of, caller_of
+from agents.rest.parsers import StrictJSONParser
 from observability.api import Visit, admit, client_of, count_refusal, count_request, headers_of, limits, rules_for
 from observability.errors import ChatbotError, Unauthorized
 
 # What a request is answered that becomes no turn: not JSON, no such agent, no such key.
 _MISTAKES: Final = frozenset({400, 401, 403, 404, 405, 406, 413, 415})
+
+
+class JSONRequest(Request):
+    """DRF's request; JSON that says of itself nothing else is read without looking for who else could read it."""
+
+    def _parse(self) -> tuple[Any, MultiValueDict[str, Any]]:
+        body = self._request.body
+        if body and self.content_type == StrictJSONParser.media_type:
+            return StrictJSONParser().parse(BytesIO(body)), MultiValueDict()
+        parsed: tuple[Any, MultiValueDict[str, Any]] = super()._parse()  # type: ignore[misc] # DRF's own, missing from the stubs
+        return parsed
 
 
 class AsyncAPIView(APIView):
@@ -44,6 +58,15 @@ class AsyncAPIView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Choose the representation: of what DRF does here else, this project has nothing."""
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        return JSONRequest(
+            request,
+            parsers=self.get_parsers(),
+            authenticators=self.get_authenticators(),
+            negotiator=self.get_content_negotiator(),
+            parser_context=self.get_parser_context(request),
+        )
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override] # a coroutine, where the base returns the response
         self.args = args
