@@ -179,8 +179,9 @@ class _Watch:
 
     async def has_client_left(self) -> bool:
         """Tell whether that is why the task is cancelled. gunicorn may cancel it, too, and before it is watched."""
-        if self._looking is not None:
-            return self._looking.done()
+        if self._looking is not None and self._looking.done():
+            return True
+        self.end()  # it may have begun in this very moment, and must not cancel once more what is cancelled
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0):
                 return bool((await self._receive())["type"] == "http.disconnect")

@@ -39,6 +39,11 @@ class WebWorker(ASGIWorker):  # type: ignore[misc] # gunicorn has no types
 
 
 class ServerLogger(Logger):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn's own logger, for what it tells of itself: it would put a line together for each request, which nobody is to see."""
+    """gunicorn's own logger, which puts no line together for each request where nobody asked for one.
 
-    access_log_enabled = False
+    gunicorn takes it for granted that whoever configures logging wants them.
+    """
+
+    @property
+    def access_log_enabled(self) -> bool:
+        return bool(self.cfg.accesslog)

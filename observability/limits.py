@@ -61,7 +61,7 @@ local turn, tokens, window = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 for i, key in ipairs(KEYS) do
     if ARGV[3 + i] == 'c' then
         redis.call('ZREM', key, turn)
-    elseif ARGV[3 + i] == 't' and tokens > 0 then
+    else
         redis.call('INCRBY', key, tokens)
         if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, window) end
     end
@@ -116,7 +116,7 @@ def leave(visits: Sequence[tuple[Visit, int]]) -> None:
 
 
 def _notice(visit: Visit, tokens: int) -> tuple[list[str], list[Any]] | None:
-    """Return what Redis is to be told; None: nothing changes, as only requests are counted."""
+    """Return what Redis is to be told; None: nothing changes, as places are not counted, and no tokens."""
     rules = [rule for rule in visit.rules if rule.measure == "concurrent" or (tokens and rule.measure == "tokens")]
     kinds = [_KINDS[rule.measure] for rule in rules]
     return ([rule.counter for rule in rules], [visit.id, tokens, WINDOW_S * 1000, *kinds]) if rules else None

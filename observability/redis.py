@@ -93,7 +93,8 @@ for call = 1, tonumber(all_arguments[1]) do
     for place = 1, tonumber(all_arguments[2 * call]) do keys[place] = all_keys[key + place] end
     for place = 1, tonumber(all_arguments[2 * call + 1]) do arguments[place] = all_arguments[argument + place] end
     key, argument = key + #keys, argument + #arguments
-    answers[call] = answer(keys, arguments)
+    local is_done, found = pcall(answer, keys, arguments)
+    answers[call] = is_done and found or redis.error_reply(type(found) == 'table' and found.err or found)
 end
 return answers
 """
@@ -112,12 +113,16 @@ class Script:
         One round trip; two where Redis does not know the script yet. Nothing else happens in Redis between two calls.
 
         Raises:
-            redis.exceptions.RedisError: it could not; what the calls before did stays done.
+            redis.exceptions.RedisError: it could not, or not for one of them; the others are done.
         """
         keys = [key for own, _ in calls for key in own]
         counts = [count for own, arguments in calls for count in (len(own), len(arguments))]
         sent = (len(keys), *keys, len(calls), *counts, *(argument for _, arguments in calls for argument in arguments))
         try:
-            return list(client.evalsha(self._sha, *sent))
+            answers = list(client.evalsha(self._sha, *sent))
         except redis.exceptions.NoScriptError:
-            return list(client.eval(self._text, *sent))
+            answers = list(client.eval(self._text, *sent))
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers

@@ -93,6 +93,9 @@ class EndedTurn(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"EndedTurn({self.message_id}, {self.outcome})"  # without what was said
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # of which msgspec would make one with everything in it
+        return [("message_id", self.message_id), ("outcome", self.outcome)]
+
 
 class Teller:
     """Tells what became of one turn, once."""

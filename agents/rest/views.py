@@ -53,9 +53,9 @@ class ChatView(AsyncAPIView):
         auth=KEY_OPTIONAL,
     )
     async def post(self, request: Request, agent: str) -> HttpResponseBase:
-        headers = request.META
+        meta = request.META
         for name, header in _NOT_YET.items():
-            if name in headers:
+            if name in meta:
                 raise BadRequest(f"This server does not support {header} yet. Send the request without that header.")
         caller = await caller_of(request)
         if caller.key_id:
@@ -76,7 +76,7 @@ class ChatView(AsyncAPIView):
             metadata=asked.metadata,
             request_id=request_id,
             address=address_of(request) or "unknown",  # such as over a Unix socket: all who come so count together
-            wants_fresh="no-cache" in headers.get("HTTP_CACHE_CONTROL", "").lower(),
+            wants_fresh="no-cache" in meta.get("HTTP_CACHE_CONTROL", "").lower(),
         )
         if question.stream:
             return await stream_events(question, request_id)

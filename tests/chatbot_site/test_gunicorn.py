@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 
 from chatbot_site.settings.environment import PROJECT_DIR
+from chatbot_site.webworker import ServerLogger
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -63,6 +65,14 @@ def test_web_listens_on_both_families_and_stops_when_asked(web, tmp_path):
     assert process.wait(30) == 0
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]  # gunicorn's own, too
     assert {"Handling signal: term", "Shutting down: Master"} <= {line["event"] for line in lines}
+
+
+def test_gunicorn_puts_lines_of_requests_together_only_for_who_asks_for_them():
+    settings = Config()
+    settings.set("logconfig_dict", {"root": {"level": "INFO"}})
+    assert not ServerLogger(settings).access_log_enabled
+    settings.set("accesslog", "-")
+    assert ServerLogger(settings).access_log_enabled
 
 
 def test_a_wrong_setting_is_one_sentence():

@@ -209,6 +209,43 @@ def test_a_silent_stream_gets_comments_between_its_events(monkeypatch: pytest.Mo
     assert sent[-2:] == [b"event: done\n\n", b""]
 
 
+@pytest.mark.parametrize("watched_after_s", [0.0, 60.0])
+@pytest.mark.parametrize("has_left", [True, False])
+def test_a_client_that_left_is_told_from_a_server_that_stops(
+    monkeypatch: pytest.MonkeyPatch, watched_after_s: float, has_left: bool
+) -> None:
+    monkeypatch.setattr(handler, "_WATCH_AFTER_S", watched_after_s)
+
+    async def run(*, turns: int) -> bool:
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def answer() -> bool:
+            watch = handler._Watch(receive)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return await watch.has_client_left()
+            finally:
+                watch.end()
+            return False
+
+        task = asyncio.create_task(answer())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if has_left:
+            gone.set()
+        task.cancel()  # as gunicorn does in the same moment
+        return await task
+
+    # The watch begins sooner or later than that, or in this very moment.
+    for turns in range(1, 6):
+        assert asyncio.run(run(turns=turns)) is has_left
+
+
 def test_script_names_and_odd_paths_do_not_break_it(server: LiveServer) -> None:
     for path in ("/api/chat/%00", "/api/chat/%ff", "/api//chat", "/api/chat/a%2fb", "/api/chat/%ed%a0%80", "/api/?" + "x" * 2000):
         with connected(server) as connection:

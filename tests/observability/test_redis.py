@@ -8,6 +8,7 @@ import structlog
 
 from observability import redis as module
 from observability.redis import RedisDown, Script, redis_call
+from tests.factories import unique
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,24 @@ def test_a_script_that_redis_forgot_is_loaded_again():
     for _ in range(2):
         redis_call(lambda client: client.script_flush())
         assert redis_call(lambda client: script.run(client, [([], [1]), ([], [2])])) == [2, 4]
+
+
+def test_a_script_runs_for_each_of_many_calls_and_one_that_fails_keeps_no_other_from_it(breaker):
+    script = Script("for place, key in ipairs(KEYS) do redis.call('INCRBY', key, ARGV[place]) end return #KEYS * 100 + #ARGV")
+    names = [f"chatbot:test:{unique('batch')}" for _ in range(4)]
+    first, second, third, text = names
+    calls = [([first], [1]), ([], []), ([second, third], [2, 3, "more"]), ([first, third], [10, 20])]
+    try:
+        assert redis_call(lambda client: script.run(client, calls)) == [101, 0, 203, 202]
+        assert redis_call(lambda client: client.mget(names)) == [b"11", b"2", b"23", None]
+        redis_call(lambda client: client.set(text, "no number"))
+        with pytest.raises(RedisDown):
+            redis_call(lambda client: script.run(client, [([first], [1]), ([text], [1]), ([third], [1])]))
+        breaker.succeeded()
+        assert redis_call(lambda client: client.mget(names)) == [b"12", b"2", b"24", b"no number"]
+    finally:
+        breaker.succeeded()
+        redis_call(lambda client: client.delete(*names))
 
 
 def test_a_script_that_fails_for_one_says_so():

@@ -159,8 +159,8 @@ def test_an_answer_is_told_once_though_its_client_left_at_the_very_end(
     assert {line["message_id"]: line["outcome"] for line in lines} == stored
 
 
-def test_docs_list_every_field() -> None:
-    turn = EndedTurn(
+def ended_turn(**facts: Any) -> EndedTurn:
+    return EndedTurn(
         **dict.fromkeys(("request_id", "agent", "key", "outcome", "error_code", "refused_by", "provider", "model", "finish_reason"), "x"),
         message_id=uuid4(),
         version=1,
@@ -170,7 +170,18 @@ def test_docs_list_every_field() -> None:
         latency_ms=1,
         first_token_ms=1,
         saved_by="cache",
+        **facts,
     )
+
+
+def test_a_turn_in_a_traceback_says_nothing_of_what_was_said() -> None:
+    turn = ended_turn(message="my secret", reply="your secret")
+    assert "secret" not in repr(turn)
+    assert "secret" not in str(turn.__rich_repr__())  # what development's tracebacks show
+
+
+def test_docs_list_every_field() -> None:
+    turn = ended_turn()
     docs = (PROJECT_DIR / "docs" / "logs.md").read_text()
     listed = set(re.findall(r"^\| `([a-z_]+)` \|", docs.partition("\n### ")[0], re.MULTILINE))
     always = {"timestamp", "level", "event", "logger", "trace_id", "exception", "exception_type", "method", "path", "status"}
