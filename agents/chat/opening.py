@@ -34,14 +34,14 @@ def longest_s(answering: Answering) -> float:
     return sum(choice.provider.total_timeout_s for choice in (*cheaper, *answering.choices))
 
 
-async def entry_of(question: Question, answering: Answering, *, turn_id: UUID) -> Entry:
-    """Return the turn that `question` begins.
+async def entry_of(question: Question, answering: Answering, *, turn_id: UUID, seconds: float) -> Entry:
+    """Return the turn that `question` begins; its answer may take `seconds`.
 
     Raises:
         django.db.Error: limits, budgets and prices were never read, and cannot be.
     """
     now = datetime.now(UTC)
-    deadline_at = now + timedelta(seconds=longest_s(answering)) + _GRACE
+    deadline_at = now + timedelta(seconds=seconds) + _GRACE
     turn = _turn(question, answering, turn_id=turn_id, now=now, deadline_at=deadline_at)
     rules = rules_for(
         await limits.get(),

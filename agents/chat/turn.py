@@ -51,7 +51,7 @@ class ChatTurn:
         self.id: UUID = uuid7()
         self._question = question
         self._answering = answering
-        self._total_s = longest_s(answering)
+        self._total_s = 0.0  # known once it is known which models may answer
         self._route: Route | None = None
         self._classifier: Classifier | None = None
         self._started_at = asyncio.get_running_loop().time()
@@ -81,7 +81,7 @@ class ChatTurn:
         """
         self._route = await route(self._question, self._answering)
         self._answering, self._total_s = self._route.answering, longest_s(self._route.answering)
-        self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id)
+        self._entry = entry = await entry_of(self._question, self._answering, turn_id=self.id, seconds=self._total_s)
         self._entering = entering.submit(entry)
         self._entered = entered = await asyncio.shield(self._entering)
         self._trace.mark("open", cache="fresh" if self._question.wants_fresh else "miss" if entered.key else "off")

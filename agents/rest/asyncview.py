@@ -28,7 +28,12 @@ _MISTAKES: Final = frozenset({400, 401, 403, 404, 405, 406, 413, 415})
 
 
 class JSONRequest(Request):
-    """DRF's request; JSON that says of itself nothing else is read without looking for who else could read it."""
+    """DRF's request, for what nearly all are: JSON is read without looking for who else could, and what is asked for often is at hand."""
+
+    def __init__(self, request: HttpRequest, **kwargs: Any) -> None:
+        super().__init__(request, **kwargs)
+        self.META = request.META
+        self.method = request.method
 
     def _parse(self) -> tuple[Any, MultiValueDict[str, Any]]:
         body = self._request.body
