@@ -167,6 +167,7 @@ class _Watch:
         self._receive = receive
         self._answering = task
         self._looking: asyncio.Task[None] | None = None
+        self._looks = False
         self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
 
     def end(self) -> None:
@@ -179,18 +180,22 @@ class _Watch:
 
     async def has_client_left(self) -> bool:
         """Tell whether that is why the task is cancelled. gunicorn may cancel it, too, and before it is watched."""
-        if self._looking is not None and self._looking.done():
-            return True
-        self.end()  # it may have begun in this very moment, and must not cancel once more what is cancelled
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0):
-                return bool((await self._receive())["type"] == "http.disconnect")
-        return False
+        if self._looking is not None and self._looks:
+            return self._looking.done()
+        self.end()  # its task may be there, and must not cancel once more what is cancelled
+        looking = asyncio.create_task(self._wait_until_client_leaves())
+        await asyncio.sleep(0)  # after its first step: of a client that has left, it hears at once
+        looking.cancel()
+        return looking.done()
 
     async def _look(self) -> None:
+        self._looks = True
+        await self._wait_until_client_leaves()
+        self._answering.cancel()
+
+    async def _wait_until_client_leaves(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._answering.cancel()
 
 
 class _Heartbeat:

@@ -414,7 +414,11 @@ def test_a_message_sent_during_an_erasure_begins_anew(person, in_thread, continu
     erasing_it = in_thread(erase_slowly)
     assert erased.wait(10)
     turn = new_turn(subject, message="And now?", session=session if continues else unique("session"))
-    opening = in_thread(lambda: run(GroupCommit(open_turns).submit(turn)))
+
+    async def open_it():
+        return await GroupCommit(open_turns).submit(turn)
+
+    opening = in_thread(lambda: run(open_it()))
     eventually(somebody_waits_for_a_lock, what="the turn waits")
     go_on.set()
     erasing_it.result(20)
