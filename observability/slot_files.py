@@ -43,7 +43,7 @@ class SlotFile(mmap_dict.MmapedDict):
         return super().read_value(key) if self._has_space_for(key) else _NOTHING  # type: ignore[no-untyped-call] # as above
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        if (self._f is not None and key in self._positions) or self._has_space_for(key):
+        if self._has_space_for(key):
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call] # as above
 
     def _has_space_for(self, key: str) -> bool:
