@@ -288,4 +288,4 @@ document.querySelectorAll("[data-tokens]").forEach(countTokens);
 document.querySelectorAll("[data-fallbacks]").forEach(orderFallbacks);
 document.querySelectorAll("[data-slug-from]").forEach(suggestSlug);
 document.querySelectorAll("[data-save-safely]").forEach(saveSafely);
-document.querySelector("[data-focus]")?.focus();
+if (document.activeElement === document.body) document.querySelector("[data-focus]")?.focus(); // else somebody types already

@@ -129,6 +129,7 @@ def test_a_colleagues_text_is_shown_beside_ones_own(agent: Agent, open_as: Calla
     theirs.save()
     page.get_by_role("button", name="Save draft").click()
     expect(page.get_by_role("alert")).to_contain_text("Nothing was saved yet, and nothing is lost")
+    expect(page.get_by_role("alert")).to_be_focused()
     expect(page.get_by_label("Theirs, saved")).to_have_value("Their words.")
     expect(page.get_by_label("Instructions (system prompt)")).to_have_value("My words.")
 
