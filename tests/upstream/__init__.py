@@ -6,7 +6,7 @@
         ... point a provider at upstream.base_url, ask ...
         call = upstream.wait_for_calls(2)[-1]
         assert call.body["messages"][0]["role"] == "system"
-        assert upstream.wait_for_disconnect(timeout_s=1)
+        assert upstream.wait_for_disconnect()
 
 Every `upstream` fixture has a base URL, a script and a log of its own on one shared server, so that tests which run at
 once never meet. It speaks `POST {base_url}/chat/completions` (JSON, and SSE with `stream_options.include_usage`) and
