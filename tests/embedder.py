@@ -45,7 +45,7 @@ def embedder_port() -> Iterator[int]:
     _wait_for_embedder(process, port)
     yield port
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.fixture

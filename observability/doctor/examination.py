@@ -73,7 +73,7 @@ class Examination:
     run: Callable[[], Awaitable[Sequence[Finding]]]
     remedy: str
     needs: tuple[str, ...] = ()
-    deadline_s: float = 8.0
+    deadline_s: float = 20.0
     is_call: bool = False
 
 

@@ -200,8 +200,9 @@ def test_what_is_in_the_cache_is_no_call(server, settings):
 
     async def twice():
         await embed(["one"], model=embedding_model())
-        while not await cache.fetch(["one"], model=embedding_model()):  # noqa: ASYNC110 - it is kept in the background
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):
+            while not await cache.fetch(["one"], model=embedding_model()):  # noqa: ASYNC110 - it is kept in the background
+                await asyncio.sleep(0.02)
         await embed(["one"], model=embedding_model())
 
     run(twice())

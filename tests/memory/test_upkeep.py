@@ -376,7 +376,7 @@ def test_a_killed_pass_is_ended_and_gone_on_with_by_the_next(say, start_upkeep):
         # It forgets what the first person said, and then waits to lock the second.
         MemoryOwner.objects.select_for_update().get(pk=owners[1].pk)
         process = start_upkeep()
-        other_session.submit(wait_until_blocked).result(60)
+        other_session.submit(wait_until_blocked).result(125)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     memories_of = Passage.objects.filter(owner__in=owners)

@@ -335,7 +335,7 @@ class Worker:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(90)
 
 
 @pytest.fixture
@@ -385,7 +385,7 @@ def test_a_worker_killed_between_embedding_and_commit_loses_and_doubles_nothing(
         cursor.execute("LOCK TABLE memory_passage IN EXCLUSIVE MODE")
         in_other_session = ThreadPoolExecutor(1)
         waits = in_other_session.submit(wait_for_blocked_insert)
-        waits.result(40)
+        waits.result(95)
         worker.stop(signal.SIGKILL)
         in_other_session.shutdown()
     assert passages(*turns).count() == 0

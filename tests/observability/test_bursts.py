@@ -154,7 +154,7 @@ def test_bursts_survive_that_every_connection_of_the_pool_dies(table: None) -> N
             assert len(pids) > 1  # the pool has grown
             with psycopg.connect(**_parameters()) as other:
                 for pid in pids:
-                    other.execute("SELECT pg_terminate_backend(%s, 2000)", [pid])
+                    other.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
             group: GroupCommit[int, int] = GroupCommit(insert)
             items = [1000 + 10 * round_number + item for item in range(5)]
             results = await asyncio.gather(*(run_burst(own_pid) for _ in range(8)), *(group.submit(item) for item in items))

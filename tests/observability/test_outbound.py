@@ -169,7 +169,7 @@ def get(*urls: str) -> list[httpx2.Response | httpx2.TransportError]:
         async with new_client() as client:
             for url in urls:
                 try:
-                    outcomes.append(await client.get(url, timeout=3))
+                    outcomes.append(await client.get(url, timeout=60))
                 except httpx2.TransportError as error:
                     outcomes.append(error)
         return outcomes

@@ -81,7 +81,7 @@ def test_a_script_that_fails_for_one_says_so():
     script = Script("return redis.call('INCR', KEYS[1])")
 
     def run(client):
-        client.set("chatbot:test:text", "text", ex=5)
+        client.set("chatbot:test:text", "text", ex=60)
         return script.run(client, [(["chatbot:test:text"], [])])
 
     with pytest.raises(RedisDown):

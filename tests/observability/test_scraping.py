@@ -126,4 +126,4 @@ def test_the_worker_tells_on_a_port_of_its_own(server_environment, free_port, pr
         assert promtool("check", "metrics", given=told.text).returncode == 0
     finally:
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(90) == 0

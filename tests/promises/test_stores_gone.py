@@ -56,7 +56,7 @@ def chat(database, upstream, start_server):
     run = {"cwd": PROJECT_DIR, "env": environment, "check": True, "capture_output": True, "text": True}
     subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0"], **run)
     slug = subprocess.run([sys.executable, "-c", MAKE_AGENT, upstream.base_url], **run).stdout.split()[-1]
-    server = start_server(DATABASE_URL=database.url)
+    server = start_server(DATABASE_URL=database.url, PROMISED_DATABASE_TIMEOUTS="yes")
     with server.client() as client:
 
         def chat(**fields):
@@ -73,7 +73,7 @@ def test_metrics_are_told_without_postgresql(chat, database):
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))}
 
     assert chat().status_code == 200
-    told = scrape()
+    told = eventually(lambda: found if (found := scrape())["chatbot_database_up"] else None, what="the database is seen")
     done = f'chatbot_messages_total{{agent="{chat.slug}",outcome="done"}}'
     waiting = 'chatbot_jobs_waiting{queue="summaries"}'
     assert (told["chatbot_database_up"], told[done], told[waiting]) == (1, 1, 0)

@@ -88,7 +88,7 @@ def test_the_command_measures_the_servers_own_recall(file, tmp_path, server_envi
         env=os.environ | server_environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -109,7 +109,7 @@ def test_the_command_measures_how_long_recall_takes_as_memory_grows(tmp_path, se
         env=os.environ | server_environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     figures = json.loads((tmp_path / "figures.json").read_text())

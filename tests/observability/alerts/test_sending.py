@@ -327,7 +327,7 @@ def test_several_workers_tell_once(webhook, slack, slack_target):
 
 
 def test_a_target_that_hangs_keeps_no_other_waiting(webhook, slack, slack_target, monkeypatch):
-    monkeypatch.setattr(delivery, "DEADLINE_S", 5.0)
+    monkeypatch.setattr(delivery, "DEADLINE_S", 12.0)  # enough for a courier that shall arrive
     with black_hole() as host:
         hanging = make_target(TargetKind.WEBHOOK, f"http://{host}/s3cr3t")
         fail_job()
