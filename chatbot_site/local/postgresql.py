@@ -5,6 +5,7 @@ Only its binaries are used. Its own start-up code shares one lock file in the te
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -282,7 +283,14 @@ def _elsewhere(data_dir: Path, *, durable: bool) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nobody uses now, and that no system gives to programs which name none.
+
+    Raises:
+        Refusal: none was found.
+    """
+    for _ in range(1000):
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Refusal("No TCP port between 20000 and 32000 is free on 127.0.0.1. Stop what holds them, and run it again.")

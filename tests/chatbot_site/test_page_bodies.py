@@ -77,7 +77,7 @@ def test_web_sockets_are_refused(path: str, server: LiveServer) -> None:
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     headers["Sec-WebSocket-Key"] = base64.b64encode(b"0123456789abcdef").decode()
     since = len(server.log().encode())
-    response = httpx2.get(server.url + path, headers=headers, trust_env=False)
+    response = httpx2.get(server.url + path, headers=headers, trust_env=False, timeout=60)
     assert response.status_code == 403
     assert "Traceback" not in server.log(since=since)
 

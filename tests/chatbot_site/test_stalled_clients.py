@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -57,5 +58,9 @@ def test_a_slow_reader_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0.25)
         sent.append(message.get("body", b""))
 
-    asyncio.run(asyncio.wait_for(handler.ApiHandler()._send(StreamingHttpResponse(parts()), send), 60))
+    for _ in range(3):  # who gets no core for two seconds is rightly taken for one who reads nothing
+        sent.clear()
+        with contextlib.suppress(handler.ClientLeft):
+            asyncio.run(asyncio.wait_for(handler.ApiHandler()._send(StreamingHttpResponse(parts()), send), 60))
+            break
     assert b"".join(body for body in sent if body != handler.HEARTBEAT) == b"".join(b"%d;" % number for number in range(10))

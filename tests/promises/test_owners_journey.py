@@ -124,6 +124,7 @@ def test_from_a_key_with_5_usd_a_month_to_what_caching_saved(owner: Page, server
     assert float(re.search(r"([\d,]+\.\d\d) USD", saved.inner_text())[1].replace(",", "")) >= 3
     row.get_by_role("link", name=name).click()
     expect(page.get_by_text("60 %: 6.00 USD of 10.00 USD")).to_be_visible()
+    page.wait_for_load_state()  # with its fonts
     size = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390, "on a phone the page is as wide as the screen"
@@ -131,6 +132,7 @@ def test_from_a_key_with_5_usd_a_month_to_what_caching_saved(owner: Page, server
     page.get_by_role("link", name="Incidents").click()
     what = page.locator("#result_list :is(th, td)", has_text=budget.name).first
     expect(what).to_be_visible()
+    page.wait_for_load_state()
     page.set_viewport_size({"width": 390, "height": 844})
     assert what.evaluate("cell => cell.scrollHeight <= cell.clientHeight"), "on a phone the whole text is seen"
     assert page.errors == []

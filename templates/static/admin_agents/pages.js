@@ -162,6 +162,9 @@ function refuse(mark, error) {
   words.scrollIntoView({ block: "nearest" });
 }
 
+// For so long a second click is taken for a part of the first, and not for another wish to save.
+const SENT_FOR_MS = 3000;
+
 // `mark` is a form, or an element at the place in one where a refusal is to be said.
 function saveSafely(mark) {
   const form = mark.closest("form");
@@ -187,10 +190,11 @@ function saveSafely(mark) {
       form.querySelector("input[name=csrfmiddlewaretoken]").value = await freshToken();
       sending = true;
       form.requestSubmit(event.submitter);
+      setTimeout(() => (asking = false), SENT_FOR_MS);
     } catch (error) {
       refuse(mark, error);
+      asking = false;
     }
-    asking = false;
   });
   window.addEventListener("beforeunload", (event) => {
     if (unsaved) event.preventDefault();
@@ -201,6 +205,7 @@ function saveSafely(mark) {
 function testConnection(box) {
   const button = box.querySelector("button");
   const output = box.querySelector("output");
+  button.hidden = false; // without this script it does nothing
   button.addEventListener("click", async () => {
     button.disabled = true;
     output.textContent = "Asking…";
@@ -268,6 +273,7 @@ function standInstead(box) {
 }
 
 function copy(button) {
+  button.hidden = false;
   button.addEventListener("click", async () => {
     const text = document.getElementById(button.dataset.copy);
     try {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from agents import roles
 from agents.models import Agent, Provider
@@ -144,11 +144,33 @@ def test_text_outlives_the_sign_in(agent: Agent, open_as: Callable[..., Page]) -
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Sign in in a new tab").click()
     sign_in(opened.value, make_user(role="editor", password=PASSWORD))
-    expect(opened.value.get_by_role("heading", name="Agents", exact=True)).to_be_visible()
+    expect(opened.value.get_by_role("link", name="Overview").first).to_be_visible()
     expect(prompt).to_have_value("An hour of work.")
     page.get_by_role("button", name="Save draft").dblclick()
     expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
     assert draft_of(agent).system_prompt == "An hour of work."
+
+
+def test_a_slow_double_click_saves_once(agent: Agent, open_as: Callable[..., Page]) -> None:
+    page = open_as("editor", change_path(agent))
+    sent: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.is_navigation_request() and route.request.method == "POST":
+            sent.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/*", hold)
+    page.get_by_label("Instructions (system prompt)").fill("Once.")
+    # The page itself clicks: the driver would wait for the answer, which is held.
+    page.get_by_role("button", name="Save draft").evaluate("button => { button.click(); setTimeout(() => button.click(), 1500); }")
+    while not sent:
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(2000)
+    [only] = sent
+    only.continue_()
+    expect(page.get_by_text("Draft v2 is saved")).to_be_visible()
 
 
 def test_a_providers_form_and_an_import_outlive_the_sign_in_too(open_as: Callable[..., Page]) -> None:

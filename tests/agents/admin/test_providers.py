@@ -170,6 +170,7 @@ def test_a_change_waits_for_a_colleagues_and_never_writes_an_older_key_back(live
 
 def _somebody_waits() -> bool:
     with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
         return bool(cursor.fetchone()[0])
 

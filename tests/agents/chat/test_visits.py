@@ -25,6 +25,7 @@ from tests.upstream import Reply
 def visits(settings, monkeypatch):
     """Count statements and sends, whichever thread makes them."""
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
+    monkeypatch.setattr("agents.chat.flights._RENEW_EVERY_S", 600.0)  # a visit by the clock, and none of the turn's
     _endpoint.cache_clear()
     _transport.cache_clear()
     counted: Counter[str] = Counter()

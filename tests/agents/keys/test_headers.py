@@ -19,7 +19,7 @@ def send(port: int, method: str, path: str, *, authorization: bytes, times: int 
     body = json.dumps({"message": "Hi", "user": "ada"}).encode() if method == "POST" else b""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(head.encode() + (b"Authorization: " + authorization + b"\r\n") * times + b"\r\n" + body)
         answer = b""
         try:

@@ -43,6 +43,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def _long_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known stays fresh even where a busy machine holds a test up."""
     monkeypatch.setattr(keyring, "FRESH_FOR_S", 60.0)
+    monkeypatch.setattr(keyring, "USABLE_FOR_S", 60.0)
 
 
 def run(test: Callable[[KeyRing], Coroutine[Any, Any, None]]) -> None:
@@ -79,6 +80,7 @@ def test_many_keys_in_use_are_looked_at_again_by_one_query(live_db: None, reads:
 
     async def use(ring: KeyRing) -> None:
         await asyncio.gather(*(ring.caller_with(key.secret) for key in keys))
+        await until(lambda: ring._looking_again is not None and ring._looking_again.done())
         await asyncio.sleep(FRESH_FOR_S + 0.1)
         reads.clear()
         for key in keys:

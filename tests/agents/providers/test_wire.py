@@ -158,7 +158,7 @@ def test_an_answer_that_never_begins(upstream: Upstream, behaviour: Any, kind: t
     def check_connections() -> None:
         eventually(lambda: connections_to(upstream) <= most_kept, what="the connection closed")
 
-    patience_s = 0.3 if kind is UpstreamTimedOut else 30.0  # so that a busy machine is not taken for a silent upstream
+    patience_s = 4.0 if kind is UpstreamTimedOut else 30.0  # so that a busy machine is not taken for a silent upstream
     [error] = ask(provider(upstream, first_token_timeout_s=patience_s), meanwhile=check_connections)
     assert type(error) is kind
     assert error.retryable is retryable
@@ -225,14 +225,14 @@ def test_a_usage_that_does_not_come_is_not_waited_for_long(upstream: Upstream, m
 def test_silence_between_tokens_and_the_total_time_end_a_stream(upstream: Upstream) -> None:
     upstream.script(Reply("a b c", delay_between_s=300), Reply(chunks=["x"] * 5, never_ends=True, delay_between_s=0.05))
     silent = provider(upstream, between_tokens_timeout_s=0.2)
-    endless = provider(upstream, total_timeout_s=2)
+    endless = provider(upstream, total_timeout_s=8)
     started = time.monotonic()
     first, second = ask(silent, endless)
     assert isinstance(first, UpstreamTimedOut)
     assert "silent" in first.reason
     assert isinstance(second, UpstreamTimedOut)
     assert "too long" in second.reason
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 30
     upstream.wait_for_disconnect(2)
 
 

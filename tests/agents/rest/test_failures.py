@@ -63,7 +63,7 @@ def test_an_upstream_that_fails_is_a_502_that_says_nothing_internal(make_chat_ag
 )
 def test_an_upstream_that_says_nothing_is_a_504_and_is_hung_up_on(make_chat_agent, upstream, ask, problem, silence, stream):
     upstream.script(silence)
-    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 0.5, "total_timeout_s": 2})
+    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 4, "total_timeout_s": 4})
     started = time.monotonic()
     response = ask(agent, stream=stream)
     assert time.monotonic() - started < 20
@@ -114,7 +114,7 @@ def test_a_model_that_hangs_leaves_its_fallback_time_to_answer(make_chat_agent, 
     upstream.script(Silence())
     other = open_upstream()
     other.script(Reply("I am the fallback"))
-    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 2, "total_timeout_s": 2}, fallbacks=[(other, "second")])
+    agent = make_chat_agent(upstream, provider={"first_token_timeout_s": 6, "total_timeout_s": 6}, fallbacks=[(other, "second")])
     response = api.post(f"/api/chat/{agent.slug}", json={"message": "Hello", "stream": stream})
     assert "I am the fallback" in response.text
     upstream.wait_for_disconnect()
@@ -185,7 +185,7 @@ def test_the_fallback_chain_is_walked_in_order(make_chat_agent, upstream, open_u
     second.script(Silence())
     third.script(Reply("Third answers"))
     agent = make_chat_agent(
-        upstream, provider={"first_token_timeout_s": 2, "total_timeout_s": 20}, fallbacks=[(second, "two"), (third, "three")]
+        upstream, provider={"first_token_timeout_s": 6, "total_timeout_s": 20}, fallbacks=[(second, "two"), (third, "three")]
     )
     if not stream:
         second.script(Refusal(404))

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from memory.models import Turn
+from tests.waiting import eventually
 
 
 def test_unknown_routes(api, problem):
@@ -91,7 +92,7 @@ def test_every_kind_of_response_has_a_request_id_and_safe_headers(make_chat_agen
     ids=["garbage", "negative length", "two lengths", "bad chunk", "big header", "long path"],
 )
 def test_broken_http_ends_the_connection_and_the_server_lives(server, api, request_bytes):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(request_bytes)
         try:
             answer = connection.recv(65_536)
@@ -110,9 +111,12 @@ def test_health_says_ok_with_a_utc_time(api, live_db):
     assert body["status"] == "ok"
     assert datetime.fromisoformat(body["timestamp"]).utcoffset() == timedelta(0)
     assert api.head("/health").status_code == 200
-    ready = api.get("/health/ready")
-    assert ready.status_code == 200, ready.text
-    assert set(ready.json()["checks"].values()) == {"ok"}
+
+    def says_all_is_ok():
+        return set(api.get("/health/ready").json()["checks"].values()) == {"ok"}
+
+    eventually(says_all_is_ok, what="every check is ok")  # a busy machine is late now and then
+    assert api.get("/health/ready").status_code == 200
 
 
 def test_a_fault_of_ours_is_a_500_that_tells_callers_only_the_request_id(start_server, problem):

@@ -270,6 +270,8 @@ def test_code_can_be_copied(open_chat: OpenChat, make_chat_agent: MakeAgent, ups
     screen.say("How?")
     screen.wait_until_idle()
 
+    screen.page.clock.install(time=0)
+    screen.page.clock.pause_at(3600)  # a label that stands for two seconds would be missed on a busy machine
     screen.page.get_by_role("button", name="Copy").click()
 
     expect(screen.page.get_by_role("button", name="Copied")).to_be_visible()

@@ -99,7 +99,7 @@ def test_first_run_second_run_and_recovery(start, data_dir):
     assert "password" not in second.output
     assert "Created" not in second.output
     seconds = float(re.search(r"Ready after ([0-9.]+) s", second.output)[1])
-    assert seconds < 60  # under 5 on a machine with nothing else to do; this one runs other tests
+    assert seconds < 150  # under 5 on a machine with nothing else to do; this one runs other tests
 
     # the web server is killed: it comes back
     os.killpg(second.mark("webserver").pid, signal.SIGKILL)
@@ -123,6 +123,7 @@ def test_the_demo_model_answers_over_the_openai_protocol(start, data_dir):
     assert demo_model.MODEL == DEMO_MODEL
     port = free_port()
     server = demo_model.program(port, project=PROJECT_DIR, log=data_dir / "demo_model.log")
+    server.patience_s = 60  # so that a busy machine does not have it killed
     server.start()
     try:
         eventually(server.ready, what="the demo model is ready", timeout_s=120)

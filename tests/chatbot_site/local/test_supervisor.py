@@ -77,6 +77,7 @@ def test_data_survives_every_kind_of_death(start):
     # the supervisor alone is killed: its watchdog stops the rest, and a run that comes at once waits for that
     marks = third.marks()
     os.kill(third.process.pid, signal.SIGKILL)
+    third.process.wait(30)
     fourth = start(SERVICES)
     fourth.wait_for_line("READY")
     assert not any(mark.is_alive() for mark in marks)

@@ -35,7 +35,7 @@ def test_processes_that_migrate_at_once_take_turns(empty_database):
         subprocess.Popen(command, cwd=PROJECT_DIR, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(4)
     ]
-    told = [process.communicate(timeout=120)[0] for process in running]
+    told = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0, 0], told
     assert sum("No migrations to apply" in text for text in told) == 3
 

@@ -122,6 +122,7 @@ def test_the_page_fits_and_everything_has_a_name(scheme, width, make_chat_agent,
     page.set_viewport_size({"width": width, "height": 800})
     expect(page.get_by_role("rowheader", name="Built the prompt")).to_be_visible()
     page.get_by_text("The request's JSON, byte for byte").click()
+    page.wait_for_load_state()  # with its fonts
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(NAMELESS_CONTROLS) == []
     assert page.errors == []
