@@ -190,7 +190,8 @@ def load_live(slug: str) -> Answering:
 
 
 def _agents() -> QuerySet[Agent]:
-    return Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
+    agents = Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
+    return agents.prefetch_related("live_version__fallbacks__provider")
 
 
 def load_published(slug: str, number: int) -> Answering:
@@ -203,7 +204,7 @@ def load_published(slug: str, number: int) -> Answering:
     agent = Agent.objects.filter(slug=slug, is_active=True).first()
     if agent is None:
         raise AgentNotFound
-    published = agent.versions.select_related(*PROVIDERS).filter(number=number).exclude(published_at=None)
+    published = _versions_of(agent).filter(number=number).exclude(published_at=None)
     version = published.first() if number <= _LARGEST_NUMBER else None
     if version is None:
         raise VersionNotFound
@@ -225,19 +226,30 @@ def load_draft(slug: str) -> Answering:
 
 def version_to_try(agent: Agent) -> AgentVersion | None:
     """Return the agent's draft, or its live version where it has no draft."""
-    return agent.versions.select_related(*PROVIDERS).filter(published_at=None).first() or agent.live_version
+    return _versions_of(agent).filter(published_at=None).first() or agent.live_version
+
+
+def _versions_of(agent: Agent) -> QuerySet[AgentVersion]:
+    return agent.versions.select_related(*PROVIDERS).prefetch_related("fallbacks__provider")
 
 
 def list_live(may_use: Callable[[Agent], bool]) -> list[Answering]:
     """Return the live version of every active agent that `may_use` lets pass, by slug."""
-    agents = _agents().filter(is_active=True, live_version__isnull=False)
-    return [snapshot_of(agent, agent.live_version) for agent in agents if agent.live_version and may_use(agent)]
+    agents, default = _agents().filter(is_active=True, live_version__isnull=False), _default_provider()
+    return [_snapshot_with(default, agent, agent.live_version) for agent in agents if agent.live_version and may_use(agent)]
 
 
 def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
     """Return everything a turn needs of `version`, with the default provider where it names none."""
-    chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.select_related("provider"))]
-    default = Provider.objects.filter(is_default=True).first()
+    return _snapshot_with(_default_provider(), agent, version)
+
+
+def _default_provider() -> Provider | None:
+    return Provider.objects.filter(is_default=True).first()
+
+
+def _snapshot_with(default: Provider | None, agent: Agent, version: AgentVersion) -> Answering:
+    chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.all())]
     choices: list[ModelChoice] = []
     for chosen, model in chain:
         provider = chosen or default

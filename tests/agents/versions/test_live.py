@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from agents.models import Agent, Provider
 from agents.versions import live
@@ -140,6 +142,25 @@ def test_only_agents_that_the_caller_may_use_are_listed(db: None) -> None:
     assert public.slug in listed
     assert private.slug not in listed
     assert load_live(private.slug).access == "key"
+
+
+def test_a_longer_list_costs_no_more_queries(db: None) -> None:
+    def listed() -> tuple[int, int]:
+        with CaptureQueriesContext(connection) as queries:
+            return len(list_live(lambda agent: True)), len(queries)
+
+    def make() -> None:
+        agent = make_agent(published=False)
+        draft = draft_of(agent)
+        assert draft is not None
+        write_fallbacks(draft, fallbacks=[(make_provider().pk, "one"), (make_provider().pk, "two")])
+        publish(draft, actor=None)
+
+    make()
+    few, queries = listed()
+    for _ in range(5):
+        make()
+    assert listed() == (few + 5, queries)
 
 
 def test_the_draft_is_what_editors_try(db: None) -> None:
