@@ -17,7 +17,7 @@ from chatbot_site.local.refusal import Refusal
 from .parts import PARTS, Extent, run
 from .report import as_text, complaints
 
-FULL: Final = Extent(rounds=3, seconds=4.0, report_rounds=30)
+FULL: Final = Extent(rounds=12, seconds=2.0, report_rounds=30)
 QUICK: Final = Extent(rounds=1, seconds=1.0, report_rounds=5)
 ROWS: Final = 10_000_000
 
