@@ -66,7 +66,6 @@ def register_agents_examinations() -> None:
             run=_look_at_models,
             needs=READING_TABLES,
             remedy="See Providers in the admin.",
-            deadline_s=_WITHIN_S + 6,
             is_call=True,
         )
     )

@@ -48,7 +48,6 @@ def register_memory_examinations() -> None:
             run=_look_at_models,
             needs=READING_TABLES,
             remedy="See that the embedder runs, and that EMBEDDING_* or EMBEDDER_URL are right.",
-            deadline_s=_WITHIN_S + 4,
             is_call=True,
         )
     )

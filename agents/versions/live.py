@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from django.db.models import QuerySet
 
-from agents.models import SLUG_PATTERN, WHAT_IS_SIMPLE, Agent, AgentVersion, MemoryScope, Provider
+from agents.models import SLUG_PATTERN, WHAT_IS_SIMPLE, Agent, AgentVersion, MemoryScope, Provider, VersionFallback
 from observability.api import run_burst
 from observability.errors import NotFound
 
@@ -190,8 +190,7 @@ def load_live(slug: str) -> Answering:
 
 
 def _agents() -> QuerySet[Agent]:
-    agents = Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
-    return agents.prefetch_related("live_version__fallbacks__provider")
+    return Agent.objects.select_related(*(f"live_version__{name}" for name in PROVIDERS))
 
 
 def load_published(slug: str, number: int) -> Answering:
@@ -204,7 +203,7 @@ def load_published(slug: str, number: int) -> Answering:
     agent = Agent.objects.filter(slug=slug, is_active=True).first()
     if agent is None:
         raise AgentNotFound
-    published = _versions_of(agent).filter(number=number).exclude(published_at=None)
+    published = agent.versions.select_related(*PROVIDERS).filter(number=number).exclude(published_at=None)
     version = published.first() if number <= _LARGEST_NUMBER else None
     if version is None:
         raise VersionNotFound
@@ -226,30 +225,28 @@ def load_draft(slug: str) -> Answering:
 
 def version_to_try(agent: Agent) -> AgentVersion | None:
     """Return the agent's draft, or its live version where it has no draft."""
-    return _versions_of(agent).filter(published_at=None).first() or agent.live_version
-
-
-def _versions_of(agent: Agent) -> QuerySet[AgentVersion]:
-    return agent.versions.select_related(*PROVIDERS).prefetch_related("fallbacks__provider")
+    return agent.versions.select_related(*PROVIDERS).filter(published_at=None).first() or agent.live_version
 
 
 def list_live(may_use: Callable[[Agent], bool]) -> list[Answering]:
     """Return the live version of every active agent that `may_use` lets pass, by slug."""
-    agents, default = _agents().filter(is_active=True, live_version__isnull=False), _default_provider()
-    return [_snapshot_with(default, agent, agent.live_version) for agent in agents if agent.live_version and may_use(agent)]
+    agents = _agents().filter(is_active=True, live_version__isnull=False).prefetch_related("live_version__fallbacks__provider")
+    found = [(agent, agent.live_version) for agent in agents if may_use(agent)]
+    default = _default_provider()
+    return [_snapshot_with(default, agent, version, version.fallbacks.all()) for agent, version in found if version]
 
 
 def snapshot_of(agent: Agent, version: AgentVersion) -> Answering:
     """Return everything a turn needs of `version`, with the default provider where it names none."""
-    return _snapshot_with(_default_provider(), agent, version)
+    return _snapshot_with(_default_provider(), agent, version, version.fallbacks.select_related("provider"))
 
 
 def _default_provider() -> Provider | None:
     return Provider.objects.filter(is_default=True).first()
 
 
-def _snapshot_with(default: Provider | None, agent: Agent, version: AgentVersion) -> Answering:
-    chain = [(version.provider, version.model), *((row.provider, row.model) for row in version.fallbacks.all())]
+def _snapshot_with(default: Provider | None, agent: Agent, version: AgentVersion, fallbacks: Iterable[VersionFallback]) -> Answering:
+    chain = [(version.provider, version.model), *((row.provider, row.model) for row in fallbacks)]
     choices: list[ModelChoice] = []
     for chosen, model in chain:
         provider = chosen or default

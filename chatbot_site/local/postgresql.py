@@ -283,7 +283,7 @@ def _elsewhere(data_dir: Path, *, durable: bool) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses now, and that no system gives to programs which name none.
+    """Return a TCP port of 127.0.0.1 that nobody uses now, below those that systems usually give to programs which name none.
 
     Raises:
         Refusal: none was found.

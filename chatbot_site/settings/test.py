@@ -24,6 +24,6 @@ for _limit in ("ANONYMOUS_REQUESTS_PER_MINUTE", "API_REQUESTS_PER_MINUTE", "SIGN
 if "PROMISED_REDIS_TIMEOUTS" not in os.environ:
     for _cache in globals()["CACHES"].values():
         _cache["OPTIONS"] |= {"SOCKET_CONNECT_TIMEOUT": 10, "SOCKET_TIMEOUT": 10}
-# Nor is PostgreSQL. Tests of one that is gone ask for the wait that is promised.
+# Nor is PostgreSQL. Tests of how long one that is gone is waited for ask for the wait that is promised.
 if "PROMISED_DATABASE_TIMEOUTS" not in os.environ:
     globals()["DATABASES"]["default"]["OPTIONS"]["pool"]["timeout"] = 9

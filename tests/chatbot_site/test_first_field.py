@@ -6,6 +6,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.live_server import LiveServer
 from tests.signing_in import sign_in_as
+from tests.waiting import eventually
 
 
 def test_the_first_field_of_a_new_record_has_the_keys(page: Page, server: LiveServer, live_db: None) -> None:
@@ -22,8 +23,7 @@ def test_who_types_before_the_page_is_whole_goes_on_typing(page: Page, server: L
     model = page.locator("input[name=model]")
     model.click()
     page.keyboard.type("gpt-")
-    while not held:
-        page.wait_for_timeout(20)
+    eventually(lambda: page.wait_for_timeout(20) or held, what="the script is asked for")
 
     held[0].continue_()
     page.wait_for_load_state("load")

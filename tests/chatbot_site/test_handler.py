@@ -83,7 +83,9 @@ def test_a_client_that_stops_reading_and_then_leaves_cancels_the_model_too(
         [call] = upstream.wait_for_calls()
         received = b""
         while b"xxx" not in received:  # the server has some of it
-            received += connection.recv(1000)
+            part = connection.recv(1000)
+            assert part, received
+            received += part
         sent = -1
         while sent != call.chunks_sent:  # until nothing flows any more
             sent = call.chunks_sent

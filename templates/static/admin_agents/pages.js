@@ -205,7 +205,7 @@ function saveSafely(mark) {
 function testConnection(box) {
   const button = box.querySelector("button");
   const output = box.querySelector("output");
-  button.hidden = false; // without this script it does nothing
+  box.hidden = false; // without this script it does nothing
   button.addEventListener("click", async () => {
     button.disabled = true;
     output.textContent = "Asking…";

@@ -18,6 +18,7 @@ from tests.browser import NAMELESS_CONTROLS
 from tests.factories import make_provider, make_user, make_version
 from tests.live_server import LiveServer
 from tests.upstream import Upstream
+from tests.waiting import eventually
 
 PASSWORD = "a long enough password"
 
@@ -165,8 +166,7 @@ def test_a_slow_double_click_saves_once(agent: Agent, open_as: Callable[..., Pag
     page.get_by_label("Instructions (system prompt)").fill("Once.")
     # The page itself clicks: the driver would wait for the answer, which is held.
     page.get_by_role("button", name="Save draft").evaluate("button => { button.click(); setTimeout(() => button.click(), 1500); }")
-    while not sent:
-        page.wait_for_timeout(20)
+    eventually(lambda: page.wait_for_timeout(20) or sent, what="the form is sent")
     page.wait_for_timeout(2000)
     [only] = sent
     only.continue_()
