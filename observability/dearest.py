@@ -3,7 +3,8 @@
 Those of a few days are added up and put in order. Of many days only those are added up that have the highest totals over all
 time (`observability.rollups`) of all that were there on these days. Nobody can have cost more on some days than over all time: where
 as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, as where
-the keys that are wanted make few of all calls, all of theirs are added up: that they were looked for in vain is the lesser part of it.
+the keys that are wanted make few of all calls, more conversations are looked at, and in the end all that is wanted is added up:
+that they were looked for in vain is the lesser part of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from observability.usage import Group, UsageLine, Wanted, bounds_of, conditions_
 
 _FEW_DAYS: Final = 7
 _LOOKED_AT_FOR_EACH: Final = 10
+_LOOKED_AT_AGAIN: Final = 5_000
 _MOST_NOT_SUMMED: Final = 10_000
 # All are put in order by approximate sums, with room to hash them; exact sums of a few follow.
 _ROOM_TO_RANK: Final = "SELECT set_config('work_mem', '64MB', true)"
@@ -35,6 +37,8 @@ class _Kind:
     totals: str
     column: str
     named: str
+    is_looked_at_again: bool
+    """Of each one there are so few sums that many can be looked at in less time than all."""
 
 
 _CONVERSATIONS: Final = _Kind(
@@ -42,8 +46,15 @@ _CONVERSATIONS: Final = _Kind(
     totals="observability_totalofconversation",
     column="conversation_id",
     named="conversations",
+    is_looked_at_again=True,
 )
-_PEOPLE: Final = _Kind(sums="observability_usageperson", totals="observability_totalofperson", column="subject_id", named="people")
+_PEOPLE: Final = _Kind(
+    sums="observability_usageperson",
+    totals="observability_totalofperson",
+    column="subject_id",
+    named="people",
+    is_looked_at_again=False,
+)
 _KIND_OF: Final[Mapping[frozenset[Group], _Kind]] = {
     frozenset({"user"}): _PEOPLE,
     frozenset({"conversation"}): _CONVERSATIONS,
@@ -63,7 +74,11 @@ def dearest(wanted: Wanted, *, by: Sequence[Group], limit: int) -> list[UsageLin
     if kind is None:
         return [line for line in report_usage(wanted, by=by, dearest=True, named=True, limit=limit) if line.cost_usd]
     are_many_days = (wanted.last - wanted.first).days >= _FEW_DAYS
-    if are_many_days and (candidates := _candidates(wanted, kind, highest=limit * _LOOKED_AT_FOR_EACH)):
+    looks = (limit * _LOOKED_AT_FOR_EACH, _LOOKED_AT_AGAIN) if kind.is_looked_at_again else (limit * _LOOKED_AT_FOR_EACH,)
+    for highest in looks if are_many_days else ():
+        candidates = _candidates(wanted, kind, highest=highest)
+        if candidates is None:
+            break
         ids, others_at_most_usd = candidates
         lines = _lines(ids, wanted, kind, by=by, limit=limit)
         if not others_at_most_usd or (len(lines) == limit and lines[-1].cost_usd >= others_at_most_usd):

@@ -118,6 +118,7 @@ def questions(today: date) -> Mapping[str, Callable[[], Any]]:
         ),
         "a year, dearest conversations, of half of the keys": lambda: dearest(half, by=("conversation", "agent"), limit=10),
         "a year, dearest people": lambda: dearest(year, by=("user",), limit=10),
+        "a year, dearest people, of three keys": lambda: dearest(replace(year, keys=keys.keys), by=("user",), limit=10),
         "forecast": lambda: forecast_usd(today),
     }
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import secrets
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _of_file(path: Path) -> tuple[dict[str, Any], str]:
     with scratch():
         from .measuring import measure  # the server's own code, which needs Django set up
 
-        figures = asyncio.run(measure(conversations))
+        figures = _run(measure(conversations))
     return figures, as_text(figures)
 
 
@@ -48,7 +49,7 @@ def _at_scale(rows: int, *, awake: bool) -> tuple[dict[str, Any], str]:
     with scratch(), cores_awake() if awake else contextlib.nullcontext():
         from . import scale  # likewise
 
-        figures = asyncio.run(scale.measure_scale(rows))
+        figures = _run(scale.measure_scale(rows))
         return figures, scale.as_text(figures)
 
 
@@ -60,8 +61,21 @@ def _of_storm(operations: int, *, seed: int) -> tuple[dict[str, Any], str]:
         with scratch(embedder={**named, "OUTBOUND_ALLOWED_HOSTS": hosts}):
             from .storm.running import run_storm  # likewise
 
-            figures = asyncio.run(run_storm(operations=operations, seed=seed, stalling=stalling))
+            figures = _run(run_storm(operations=operations, seed=seed, stalling=stalling))
     return figures, json.dumps(figures, indent=2)
+
+
+def _run(measuring: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Run it to its end, and close the connections that the server's code keeps open."""
+    from observability.outbound import close_transports  # likewise
+
+    async def run() -> dict[str, Any]:
+        try:
+            return await measuring
+        finally:
+            await close_transports()
+
+    return asyncio.run(run())
 
 
 def as_text(figures: dict[str, Any]) -> str:

@@ -112,12 +112,13 @@ def test_the_dearest_conversations_over_all_days(summed):
     assert the_dearest(Wanted(first=DAY, last=DAY, keys=[]), *CONVERSATION, limit=9) == []
 
 
-@pytest.mark.parametrize("for_each", [1, 2, 10])
+@pytest.mark.parametrize(("for_each", "again"), [(1, 4), (1, 6), (1, 8), (2, 6), (10, 5_000)])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, for_each):
+def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, for_each, again):
     """Totals over all time only narrow down who is looked at: the lines are those that adding up all would find."""
     print(f"seed {seed}")
     monkeypatch.setattr(dearest, "_LOOKED_AT_FOR_EACH", for_each)
+    monkeypatch.setattr(dearest, "_LOOKED_AT_AGAIN", again)
     chance = random.Random(seed)
     for number in range(60):
         someone = chance.randrange(1, 9)
