@@ -3,7 +3,7 @@
 Those of a few days are added up and put in order. Of many days only those are added up that have the highest totals over all
 time (`observability.rollups`) of all that were there on these days. Nobody can have cost more on some days than over all time: where
 as many as are wanted cost at least as much as the least of these totals, they are the dearest. Where not, as where
-the keys that are wanted make few of all calls, more conversations are looked at, and in the end all that is wanted is added up:
+the keys that are wanted make few of all calls, more conversations are looked at, and, if need be, all that is wanted is added up:
 that they were looked for in vain is the lesser part of it.
 """
 
@@ -74,7 +74,9 @@ def dearest(wanted: Wanted, *, by: Sequence[Group], limit: int) -> list[UsageLin
     if kind is None:
         return [line for line in report_usage(wanted, by=by, dearest=True, named=True, limit=limit) if line.cost_usd]
     are_many_days = (wanted.last - wanted.first).days >= _FEW_DAYS
-    looks = (limit * _LOOKED_AT_FOR_EACH, _LOOKED_AT_AGAIN) if kind.is_looked_at_again else (limit * _LOOKED_AT_FOR_EACH,)
+    looks = [limit * _LOOKED_AT_FOR_EACH]
+    if kind.is_looked_at_again and looks[0] < _LOOKED_AT_AGAIN:
+        looks.append(_LOOKED_AT_AGAIN)
     for highest in looks if are_many_days else ():
         candidates = _candidates(wanted, kind, highest=highest)
         if candidates is None:

@@ -61,7 +61,7 @@ def _of_storm(operations: int, *, seed: int) -> tuple[dict[str, Any], str]:
         with scratch(embedder={**named, "OUTBOUND_ALLOWED_HOSTS": hosts}):
             from .storm.running import run_storm  # likewise
 
-            figures = _run(run_storm(operations=operations, seed=seed, stalling=stalling))
+            figures = asyncio.run(run_storm(operations=operations, seed=seed, stalling=stalling))
     return figures, json.dumps(figures, indent=2)
 
 

@@ -112,7 +112,7 @@ def test_the_dearest_conversations_over_all_days(summed):
     assert the_dearest(Wanted(first=DAY, last=DAY, keys=[]), *CONVERSATION, limit=9) == []
 
 
-@pytest.mark.parametrize(("for_each", "again"), [(1, 4), (1, 6), (1, 8), (2, 6), (10, 5_000)])
+@pytest.mark.parametrize(("for_each", "again"), [(1, 4), (1, 6), (1, 8), (2, 4), (10, 5_000)])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch, seed, for_each, again):
     """Totals over all time only narrow down who is looked at: the lines are those that adding up all would find."""
@@ -137,6 +137,23 @@ def test_the_dearest_of_many_days_whatever_they_cost_before(summed, monkeypatch,
         assert costs(the_dearest(wanted, "user", limit=3), "user") == costs(
             report_usage(wanted, by=("user",), dearest=True, limit=3), "user"
         )
+
+
+def test_more_conversations_are_looked_at_before_all_are_added_up(monkeypatch):
+    def rank_all(*args, **kwargs):
+        raise AssertionError("all were added up")
+
+    monkeypatch.setattr(dearest, "_LOOKED_AT_FOR_EACH", 1)
+    monkeypatch.setattr(dearest, "_LOOKED_AT_AGAIN", 4)
+    monkeypatch.setattr(dearest, "_rank_all", rank_all)
+    for conversation, usd, key in ((1, "9", "k8"), (2, "8", "k8"), (3, "7", "k8"), (4, "5", "k7"), (5, "1", "k7")):
+        spend(usd, conversation_id=conversation, key=key)
+    with transaction.atomic():
+        roll_up()
+    week = Wanted(first=DAY - timedelta(days=9), last=DAY, keys=["k7"])
+    assert costs(the_dearest(week, *CONVERSATION, limit=1), "conversation") == {(4,): 5}
+    with pytest.raises(AssertionError, match="all were added up"):
+        the_dearest(week, *CONVERSATION, limit=2)
 
 
 def test_the_dearest_while_totals_are_not_there_yet():
