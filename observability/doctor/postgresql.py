@@ -168,20 +168,22 @@ def _look_for_pooler() -> Sequence[Finding]:
 def _pooling(*, direct: bool) -> str:
     """Return how connections are pooled on the way: "transaction", "session", or "" where they are not.
 
-    A pooler tells clients a process number of its own. In transaction mode, a second client is lent the connection that the first one
-    has just used, or the first gets another one while the second works: sooner or later, as others are at work through it, too.
+    A pooler tells clients a process number of its own. In transaction mode, two clients that give back what they hold, now the one
+    first and then the other, are lent each other's connections the next time, whether the pooler lends the one that came back last or
+    the one that has waited longest: sooner or later, as others are at work through it, too.
     """
     parameters = connection_parameters(direct=direct)
-    with psycopg.connect(**parameters, autocommit=True) as first, psycopg.connect(**parameters) as second:
-        [own] = _one(first, "SELECT pg_backend_pid()")
-        if own == first.info.backend_pid:
-            return ""
-        for _ in range(_TRIES):
-            [others] = _one(second, "SELECT pg_backend_pid()")
-            [then] = _one(first, "SELECT pg_backend_pid()")
-            second.rollback()
-            if own == others or then != own:
+    with psycopg.connect(**parameters) as first, psycopg.connect(**parameters) as second:
+        lent = set()
+        for attempt in range(_TRIES):
+            [own] = _one(first, "SELECT pg_backend_pid()")
+            if own == first.info.backend_pid:
+                return ""
+            lent.add((own, *_one(second, "SELECT pg_backend_pid()")))
+            if len(lent) > 1:
                 return "transaction"
+            for client in (first, second) if attempt % 2 == 0 else (second, first):
+                client.rollback()
         return "session"
 
 

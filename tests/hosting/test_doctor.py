@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -19,6 +20,7 @@ import pytest
 from psycopg import sql
 
 from chatbot_site.settings.environment import PROJECT_DIR
+from observability.doctor import postgresql
 from tests.factories import unique
 from tests.hosting.doctored import Patient, valkey
 from tests.hosting.pgbouncer import pgbouncer
@@ -221,6 +223,26 @@ def test_a_transaction_pooler_without_a_direct_address(patient: Patient) -> None
         assert both.says("pooler", grade="failed", seen="DIRECT_DATABASE_URL leads through a pooler", remedy="Name the database itself")
         well = patient.is_examined(DATABASE_URL=pooled, DIRECT_DATABASE_URL=patient.database_url)
         assert well.says("pooler", grade="ok", seen="past it", remedy="")
+
+
+def test_a_transaction_pooler_that_lends_both_clients_what_they_had(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody holds the first client's connection when the second begins: then each gets its own back for as long as nothing changes."""
+    asked = []
+
+    def ask(database: psycopg.Connection[Any], statement: str) -> Any:
+        asked.append(database)
+        if len(asked) != 2:
+            return ask_at_once(database, statement)
+        somebody.execute("SELECT 1")
+        answer = ask_at_once(database, statement)
+        somebody.rollback()
+        return answer
+
+    ask_at_once = postgresql._one
+    monkeypatch.setattr(postgresql, "_one", ask)
+    with pgbouncer(patient.database_url) as pooled, psycopg.connect(pooled) as somebody:
+        monkeypatch.setattr(postgresql, "connection_parameters", lambda *, direct: {"conninfo": pooled})
+        assert postgresql._pooling(direct=False) == "transaction"
 
 
 def test_more_connections_than_there_are(patient: Patient) -> None:

@@ -44,6 +44,7 @@ class Gate:
     def __init__(self, host, port):
         self._behind = (host, port)
         self._pairs = []
+        self._lock = threading.Lock()  # so that no connection comes through while the gate is being shut
         self.port = free_port()  # nobody else takes it while the gate is shut
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.passed = 0
@@ -61,8 +62,12 @@ class Gate:
         threading.Thread(target=self._let_in, args=[self._listener], daemon=True).start()
 
     def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        with self._lock, suppress(OSError):  # it may be shut
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._break()
+
+    def _break(self):
         for each in self._pairs:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -74,9 +79,12 @@ class Gate:
             while True:
                 near, _ = listener.accept()
                 far = self._reach()
-                self._pairs += [near, far]
                 for source, drain in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=[source, drain], daemon=True).start()
+                with self._lock:
+                    self._pairs += [near, far]
+                    if listener.fileno() == -1:  # it was shut meanwhile
+                        self._break()
 
     def _reach(self):
         host, port = self._behind
